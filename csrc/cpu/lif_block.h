@@ -1,0 +1,183 @@
+// What the kernels of lif.h share: blocks of neurons whose state stays in the L1 cache while time runs over them.
+//
+// A kernel works on one block of at most kLanes neurons and one chunk of at most kChunk steps at a time. Rows of float32 and float64
+// tensors are read and written where they are; rows of 16-bit types pass through a buffer, so that the recurrences exist for
+// two types only. Recurrences are separate functions (lif_kernels.cpp), compiled for several instruction sets.
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <limits>
+
+#include "common/parallel.h"
+#include "cpu/lif.h"
+
+namespace nk::lif {
+
+/// Neurons per block: 2 KB of float32 per row, half a page, and a state of 14 KB.
+constexpr int kLanes = 512;
+
+/// Parameters and state of one block.
+template <class T>
+struct alignas(64) Lanes {
+  T decay[kLanes], threshold[kLanes], reset_at[kLanes], gain[kLanes], v_reset[kLanes], c[kLanes];
+  int32_t left[kLanes];
+};
+
+/// What is the same for every lane. Without a floor `floor` is NaN: no comparison with it holds.
+template <class T>
+struct Uniform {
+  T floor, peak, slope, low, high;
+  const T* table;
+  int64_t table_size;
+  int32_t refractory;
+  bool boxcar;
+};
+
+/// Rows of a chunk: row t starts at data + t * stride.
+template <class T>
+struct Rows {
+  T* data = nullptr;
+  int64_t stride = 0;
+  T* operator[](int64_t t) const { return data + t * stride; }
+  explicit operator bool() const { return data != nullptr; }
+};
+
+/// A chunk's rows of every kind; only those that a kernel names are filled.
+template <class T>
+struct alignas(64) Buffer {
+  T rows[kChunk][kLanes];
+  operator Rows<T>() { return {rows[0], kLanes}; }
+};
+
+struct Block {
+  int64_t outer, begin, first;  // outer index, first lane within inner, and that lane's index among all neurons
+  int lanes;
+};
+
+/// Calls f(block) for every block, on several threads where there is enough to do.
+template <class F>
+void for_each_block(Size size, int threads, F&& f) {
+  const int64_t across = (size.inner + kLanes - 1) / kLanes;
+  const int64_t work = std::max<int64_t>(1, size.steps * std::min<int64_t>(size.inner, kLanes));
+  const int64_t grain = (32768 + work - 1) / work;  // a thread's start costs some microseconds: give it ten times that
+  parallel_for(size.outer * across, grain, threads, [&](int64_t from, int64_t to) {
+    for (int64_t task = from; task < to; ++task) {
+      const int64_t outer = task / across, begin = task % across * kLanes;
+      f(Block{outer, begin, outer * size.inner + begin, static_cast<int>(std::min<int64_t>(kLanes, size.inner - begin))});
+    }
+  });
+}
+
+template <class T>
+void fill(T* to, const void* values, double number, const Block& block) {
+  if (values) {
+    std::memcpy(to, static_cast<const T*>(values) + block.first, sizeof(T) * block.lanes);
+  } else {
+    std::fill_n(to, block.lanes, static_cast<T>(number));
+  }
+}
+
+template <class T>
+void load(Lanes<T>& s, const Rule& rule, Start start, const Block& block) {
+  fill(s.decay, rule.decays, rule.decay, block);
+  fill(s.threshold, rule.thresholds, rule.threshold, block);
+  fill(s.gain, rule.gains, rule.gain, block);
+  fill(s.v_reset, rule.v_resets, rule.v_reset, block);
+  fill(s.c, start.membrane, 0.0, block);
+  fill(s.left, start.countdown, 0.0, block);
+  // "above" as a comparison with the next number up. Nothing lies above infinity: NaN then, which no comparison reaches.
+  constexpr T infinity = std::numeric_limits<T>::infinity();
+  for (int l = 0; l < block.lanes; ++l) {
+    const T theta = s.threshold[l];
+    s.reset_at[l] = !rule.above ? theta : theta == infinity ? std::numeric_limits<T>::quiet_NaN() : std::nextafter(theta, infinity);
+  }
+}
+
+template <class T>
+Uniform<T> uniform(const Rule& rule) {
+  const T floor = rule.has_floor ? static_cast<T>(rule.floor) : std::numeric_limits<T>::quiet_NaN();
+  return {floor,
+          static_cast<T>(rule.peak),
+          static_cast<T>(rule.slope),
+          static_cast<T>(rule.low),
+          static_cast<T>(rule.high),
+          static_cast<const T*>(rule.table),
+          rule.table_size,
+          rule.refractory,
+          rule.shape == Shape::kBoxcar};
+}
+
+/// Rows of a tensor over time from step t on, where they are.
+template <class T>
+Rows<T> at(const Series& series, const Block& block, int64_t t) {
+  return {static_cast<T*>(series.data) + t * series.step + block.outer * series.outer + block.begin, series.step};
+}
+
+/// One step's row of a contiguous [*, neurons] tensor.
+template <class T>
+T* row(void* data, const Size& size, const Block& block, int64_t index) {
+  return static_cast<T*>(data) + index * size.outer * size.inner + block.first;
+}
+
+// lif_kernels.cpp ------------------------------------------------------------------------------------------------------------------
+
+/// 16-bit rows to and from a buffer of float rows.
+void widen_rows(Dtype dtype, const void* from, int64_t from_stride, Rows<float> to, int steps, int lanes);
+void narrow_rows(Dtype dtype, Rows<float> from, void* to, int64_t to_stride, int steps, int lanes);
+
+/// The recurrence. Writes u, spikes and, where asked for, which steps rest and the two bits per step.
+template <class T>
+void step_chunk(const Rule& rule, const Uniform<T>& k, Lanes<T>& s, Rows<const T> x, Rows<T> u, Rows<T> spikes,
+                Rows<uint8_t> resting, uint32_t* words, int steps, int lanes);
+
+/// Which steps rest, from the membranes.
+template <class T>
+void rest_chunk(const Uniform<T>& k, Lanes<T>& s, Rows<const T> u, Rows<uint8_t> resting, int steps, int lanes);
+
+/// The carried membrane after a step, from its u.
+template <class T>
+void carry(const Rule& rule, const Lanes<T>& s, const T* u, T* c, int lanes);
+
+/// The surrogate derivative at u - threshold.
+template <class T>
+void surrogate_chunk(Shape shape, const Uniform<T>& k, const Lanes<T>& s, Rows<const T> u, Rows<T> sigma, int steps, int lanes);
+
+/// Sums over time of the gradients of parameters; null where they are not wanted.
+template <class T>
+struct Sums {
+  T *decay, *threshold, *gain, *v_reset;
+  bool any() const { return decay || threshold || gain || v_reset; }
+};
+
+/// The chunk's rows that a derivative reads.
+template <class T>
+struct Replayed {
+  Rows<const T> u, sigma, x;
+  Rows<const uint8_t> resting;  // null without refractory steps
+  const T* before;              // the carried membrane before the chunk
+};
+
+/// The backward recurrence through u; `a` is dL/dc, in and out.
+template <class T>
+void reverse_chunk(const Rule& rule, const Uniform<T>& k, const Lanes<T>& s, const Replayed<T>& r, Rows<const T> g, Rows<T> dx, T* a,
+                   const Sums<T>& sums, int steps, int lanes);
+
+/// The backward recurrence through two bits per step.
+template <class T>
+void reverse_bits_chunk(const Rule& rule, const Uniform<T>& k, const Lanes<T>& s, const uint32_t* words, Rows<const T> g, Rows<T> dx,
+                        T* a, int steps, int lanes);
+
+/// Tangents of one block's parameters.
+template <class T>
+struct alignas(64) Directions {
+  T decay[kLanes], threshold[kLanes], gain[kLanes], v_reset[kLanes], c[kLanes];
+};
+
+/// The tangent recurrence.
+template <class T>
+void tangent_chunk(const Rule& rule, const Uniform<T>& k, const Lanes<T>& s, const Replayed<T>& r, Directions<T>& d,
+                   Rows<const T> dx, Rows<T> dspikes, int steps, int lanes);
+
+}  // namespace nk::lif

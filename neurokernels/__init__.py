@@ -1,0 +1,37 @@
+"""Fused kernels for neural networks with ideas from neuroscience. Every public name is loaded when it is first used."""
+
+from importlib import import_module
+from typing import Any
+
+from neurokernels._version import __version__
+
+#: Where each public name lives. Module names stand for themselves.
+_HOME = {
+    "lif": "ops.lif",
+    "leaky_integrate": "ops.lif",
+    "LIFOutput": "ops.lif",
+    "LIFState": "ops.lif",
+    "backend": "_core.backends",
+    "set_backend": "_core.backends",
+    "explain": "_core.backends",
+    "BackendError": "_core.backends",
+    "show_config": "info",
+}
+_MODULES = ("data", "encoders", "nn", "surrogate")
+
+__all__ = ["__version__", *_HOME, *_MODULES]  # noqa: PLE0604 (the names are in the two tables above)
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        value = getattr(import_module(f"neurokernels.{_HOME[name]}"), name)
+    elif name in _MODULES:
+        value = import_module(f"neurokernels.{name}")
+    else:
+        raise AttributeError(f"module 'neurokernels' has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

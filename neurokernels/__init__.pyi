@@ -1,0 +1,14 @@
+from neurokernels import data as data
+from neurokernels import encoders as encoders
+from neurokernels import nn as nn
+from neurokernels import surrogate as surrogate
+from neurokernels._core.backends import BackendError as BackendError
+from neurokernels._core.backends import backend as backend
+from neurokernels._core.backends import explain as explain
+from neurokernels._core.backends import set_backend as set_backend
+from neurokernels._version import __version__ as __version__
+from neurokernels.info import show_config as show_config
+from neurokernels.ops.lif import LIFOutput as LIFOutput
+from neurokernels.ops.lif import LIFState as LIFState
+from neurokernels.ops.lif import leaky_integrate as leaky_integrate
+from neurokernels.ops.lif import lif as lif

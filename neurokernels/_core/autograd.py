@@ -1,0 +1,34 @@
+"""What autograd Functions of several ops share."""
+
+from typing import Any
+
+import torch
+from torch.autograd import Function, forward_ad
+
+
+class FirstOrderOnly(Function):
+    """A derivative that has none itself: a leaf's backward or tangent that says so when it is differentiated."""
+
+    refusal = "second-order derivatives are not defined"
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+        """Keeps nothing."""
+
+    @classmethod
+    def backward(cls, ctx: Any, *grads: Any) -> Any:
+        raise RuntimeError(cls.refusal)
+
+    @classmethod
+    def jvp(cls, ctx: Any, *tangents: Any) -> Any:
+        raise RuntimeError(cls.refusal)
+
+
+def transformed() -> bool:
+    """Whether a functorch transform is under way: ``requires_grad`` then no longer says what is differentiated."""
+    return torch._C._functorch.peek_interpreter_stack() is not None
+
+
+def forward_mode() -> bool:
+    """Whether a level of forward-mode differentiation is open."""
+    return forward_ad._current_level >= 0

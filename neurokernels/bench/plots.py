@@ -1,0 +1,91 @@
+"""Time against size, with the ceiling that memory sets."""
+
+import math
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from neurokernels.bench.results import Group, Results
+
+OURS, OTHERS = "#c0392b", ("#34495e", "#2980b9", "#16a085", "#8e44ad", "#d68910", "#7f8c8d", "#2c7a3f")
+MARKERS = "osD^vPX"
+
+
+def plot(results: Results, folder: Path) -> list[Path]:
+    """One picture for each op and device that was raced at two sizes or more: a panel for each set of parameters.
+
+    Returns:
+        The paths of the PNG files.
+    """
+    panels: dict[tuple[str, str], dict[str, list[Group]]] = defaultdict(lambda: defaultdict(list))
+    for group in results.groups:
+        panels[group.op, group.device][_family(group)].append(group)
+    paths = []
+    for (op, device), families in panels.items():
+        curves = {name: groups for name, groups in families.items() if len({g.size for g in groups}) > 1}
+        if curves:
+            paths.append(_picture(curves, folder / f"{op}-{device}.png", f"{op} on {results.machine.cpu}"))
+    return paths
+
+
+def _family(group: Group) -> str:
+    """What groups have in common that differ in size only."""
+    threads = f"{group.threads} thread{'s' * (group.threads != 1)}" if group.device == "cpu" else ""
+    return ", ".join(filter(None, (*(v for k, v in group.params.items() if k != "shape"), threads)))
+
+
+def _picture(curves: dict[str, list[Group]], path: Path, title: str) -> Path:
+    columns = min(3, len(curves))
+    lines = math.ceil(len(curves) / columns)
+    figure = Figure(figsize=(4.2 * columns, 3.4 * lines + 0.9), layout="constrained", dpi=120)
+    axes = figure.subplots(lines, columns, squeeze=False, sharex=True, sharey=True)
+    names = list(dict.fromkeys(row.name for groups in curves.values() for g in groups for row in g.rows if row.timing))
+    ours = {row.name for groups in curves.values() for g in groups for row in g.rows if row.ours}
+    styles = _styles(names, ours)
+    for ax, (family, groups) in zip(axes.flat, curves.items(), strict=False):
+        _panel(ax, sorted(groups, key=lambda g: g.size), styles)
+        ax.set_title(family, fontsize=10)
+    for ax in axes.flat[len(curves) :]:
+        ax.set_axis_off()
+    for ax in axes[:, 0]:
+        ax.set_ylabel("ns per element")
+    for ax in axes[-1]:
+        ax.set_xlabel("elements")
+    handles = [Line2D([], [], **style, label=name) for name, style in styles.items()]
+    handles.append(Line2D([], [], color="black", linestyle=":", label="memory copy of the counted bytes"))
+    figure.legend(handles=handles, loc="outside lower center", ncols=min(5, len(handles)), frameon=False, fontsize=9)
+    figure.suptitle(title, fontsize=11)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, metadata={"Software": None})
+    return path
+
+
+def _styles(names: list[str], ours: set[str]) -> dict[str, dict[str, Any]]:
+    mine, peers = [n for n in names if n in ours], [n for n in names if n not in ours]
+    dashes = ["-", "--", "-.", (0, (1, 1))]
+    return {
+        name: {"color": OURS, "marker": MARKERS[i % 7], "linewidth": 2.2, "linestyle": dashes[i % 4]}
+        for i, name in enumerate(mine)
+    } | {
+        name: {"color": OTHERS[i % 7], "marker": MARKERS[i % 7], "linewidth": 1.2, "markersize": 4}
+        for i, name in enumerate(peers)
+    }
+
+
+def _panel(ax: Axes, groups: list[Group], styles: dict[str, dict[str, Any]]) -> None:
+    for name, style in styles.items():
+        rows = [(g.size, g.row(name)) for g in groups]
+        points = [(size, row.timing.best / size * 1e9) for size, row in rows if row and row.timing]
+        if points:
+            ax.plot(*zip(*points, strict=True), **style)
+    best = [(g.size, g.champion) for g in groups]
+    floor = [(size, row.nbytes / row.ceiling / size * 1e9) for size, row in best if row and row.nbytes and row.ceiling]
+    if floor:
+        ax.plot(*zip(*floor, strict=True), color="black", linestyle=":")
+    ax.set_xscale("log")
+    ax.set_yscale("log")
+    ax.grid(True, which="major", alpha=0.25)

@@ -1,0 +1,65 @@
+"""The report: every file of results as tables in the terminal, and as Markdown with plots in a folder."""
+
+from pathlib import Path
+
+from rich.console import Console
+
+from neurokernels.bench.plots import plot
+from neurokernels.bench.results import Results, load
+from neurokernels.bench.tables import markdown, rich_table
+
+
+def terminal() -> Console:
+    """Where tables are printed: 130 columns wide where the output is a file or a pipe."""
+    console = Console()
+    return console if console.is_terminal else Console(width=130)
+
+
+def collect(folder: Path) -> dict[str, list[Results]]:
+    """The results in a folder, by machine.
+
+    Raises:
+        ValueError: The folder holds no results, or a file in it is broken.
+    """
+    found: dict[str, list[Results]] = {}
+    for path in sorted(folder.glob("*/*.json")):
+        found.setdefault(path.parent.name, []).append(load(path))
+    if not found:
+        raise ValueError(f"{folder}: no results (MACHINE/NAME.json) here; run pytest --benchmark first")
+    return found
+
+
+def report(results: Path, out: Path, console: Console | None = None) -> list[Path]:
+    """Prints every table and writes ``MACHINE.md`` with its plots for each machine.
+
+    Args:
+        results: The folder of results.
+        out: The folder to write to.
+        console: Where to print.
+
+    Returns:
+        What was written.
+
+    Raises:
+        ValueError: The folder holds no results, or a file in it is broken; nothing is written then.
+    """
+    console = console or terminal()
+    found = collect(results)
+    out.mkdir(parents=True, exist_ok=True)
+    written = []
+    for slug, files in found.items():
+        sections = [f"# Benchmarks on {slug}"]
+        for result in files:
+            pictures = plot(result, out / slug)
+            written += pictures
+            sections += [f"![Time per element against size]({p.relative_to(out).as_posix()})\n" for p in pictures]
+            sections.append(markdown(result))
+            console.print(f"\n{result.name}: {result.machine.line}", style="bold")
+            for group in result.groups:
+                console.print(rich_table(group))
+        path = out / f"{slug}.md"
+        path.write_text("\n".join(sections))
+        written.append(path)
+    for path in written:
+        console.print(f"wrote {path}")
+    return written

@@ -1,0 +1,3 @@
+"""The op families; importing this package registers the leaf ops and backend tables of every one."""
+
+from neurokernels.ops import lif as lif

@@ -1,0 +1,60 @@
+"""The leaf ops of LIF: forward, backward and forward-mode, dispatched to a backend, with their fakes."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from neurokernels._core import backends, native, triton
+from neurokernels._core.library import leaf
+from neurokernels.ops.lif.rule import allocate_backward, allocate_forward, compute_dtype
+
+_PARAMETERS = "Tensor? decay, Tensor? threshold, Tensor? gain, Tensor? v_reset, Tensor? v0, Tensor? countdown, Tensor? table"
+_RULE = "float[] numbers, int[] codes"
+
+backends.register(
+    "lif",
+    backends.Backend("cpu", ("cpu",), lambda x: native.reason(), "neurokernels.ops.lif.cpu"),
+    backends.Backend("triton", (), triton.refuses, "neurokernels.ops.lif.triton"),
+    backends.Backend("reference", (), lambda x: None, "neurokernels.ops.lif.reference"),
+)
+backends.register("leaky_integrate", *backends.rows("lif"))
+
+
+def _forward(x: Tensor, *rest: Any) -> tuple[Tensor, ...]:
+    *arguments, backend = rest
+    return backends.select("lif", backend, x).kernels().forward(x, *arguments)
+
+
+def _backward(g: Tensor, *rest: Any) -> tuple[Tensor, ...]:
+    *arguments, backend = rest
+    return backends.select("lif", backend, g).kernels().backward(g, *arguments)
+
+
+def _jvp(*rest: Any) -> tuple[Tensor, ...]:
+    *arguments, backend = rest
+    return backends.select("lif", backend, arguments[6]).kernels().jvp(*arguments)
+
+
+def _jvp_fake(*rest: Any) -> tuple[Tensor, Tensor]:
+    x = rest[6]
+    return torch.empty_like(x), x.new_empty(x.shape[1:], dtype=compute_dtype(x))
+
+
+lif_fwd = leaf(
+    f"lif_fwd(Tensor x, {_PARAMETERS}, {_RULE}, str backend) -> (Tensor, Tensor, Tensor, Tensor, Tensor)",
+    _forward,
+    lambda x, *rest: tuple(allocate_forward(x, rest[-2])),
+)
+lif_bwd = leaf(
+    f"lif_bwd(Tensor g, Tensor g_membrane, Tensor? x, Tensor residual, Tensor counts, {_PARAMETERS}, {_RULE}, "
+    "bool[] wanted, str backend) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
+    _backward,
+    lambda g, *rest: allocate_backward(g, rest[-2]),
+)
+lif_jvp = leaf(
+    "lif_jvp(Tensor? dx, Tensor? dv0, Tensor? ddecay, Tensor? dthreshold, Tensor? dgain, Tensor? dv_reset, "
+    f"Tensor x, {_PARAMETERS}, {_RULE}, str backend) -> (Tensor, Tensor)",
+    _jvp,
+    _jvp_fake,
+)

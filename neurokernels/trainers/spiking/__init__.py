@@ -1,0 +1,1 @@
+"""The digit network of Gerum & Schilling 2021."""
