@@ -1,7 +1,7 @@
 """Encoders: images in [0, 1] become spike trains or currents over time, ``[B, ...] -> [T, B, ...]``.
 
-`poisson` spends time on the spikes it makes, not on the ``T * B * pixels`` places where one could be, and `poisson_events`
-hands them over as a list, which a layer's weights can be gathered by.
+`poisson` spends time on the spikes it makes, not on the ``T * B * pixels`` places where one could be, and
+`poisson_events` hands them over as a list, which a layer's weights can be gathered by.
 """
 
 import math
@@ -22,8 +22,8 @@ class Events:
 
     Attributes:
         pixels: ``[E]`` int64, the position of every spike in its flattened image.
-        offsets: ``[T * B + 1]`` int64: the spikes of step t in image b are those from ``offsets[t * B + b]`` up to the next
-            offset. This is the layout of `torch.nn.functional.embedding_bag` and of CSR matrices.
+        offsets: ``[T * B + 1]`` int64: the spikes of step t in image b are those from ``offsets[t * B + b]`` up to the
+            next offset. This is the layout of `torch.nn.functional.embedding_bag` and of CSR matrices.
         shape: ``(T, B, ...)``, the shape of the dense form.
     """
 
@@ -54,8 +54,9 @@ def poisson(
 ) -> torch.Tensor:
     """Independent spikes: at every step a pixel spikes with probability ``pixel * rate``.
 
-    The draws are exact, not a small-rate approximation: jumps between candidate places follow the geometric distribution of
-    the brightest pixel, and a candidate is kept with the probability of its own. What is drawn depends on the generator alone.
+    The draws are exact, not a small-rate approximation: jumps between candidate places follow the geometric
+    distribution of the brightest pixel, and a candidate is kept with the probability of its own. What is drawn depends
+    on the generator alone.
 
     Args:
         images: ``[B, ...]`` in [0, 1], of a floating point type. Its range is checked, so a GPU waits once.
@@ -80,7 +81,7 @@ def poisson(
 def poisson_events(
     images: torch.Tensor, steps: int, *, rate: float = 1.0, generator: torch.Generator | None = None
 ) -> Events:
-    """The spikes of `poisson`, the very same ones from the same generator state, as a list. See there for the arguments."""
+    """The spikes of `poisson` as a list, the very same ones from the same generator state. Arguments as there."""
     return _draw("poisson_events", images, steps, rate, generator)
 
 
@@ -88,7 +89,8 @@ def poisson_events(
 def latency(images: torch.Tensor, steps: int, *, dtype: torch.dtype | None = None) -> torch.Tensor:
     """Time to first spike: every pixel spikes once, the brighter the earlier, linearly; black pixels never do.
 
-    A pixel of brightness p > 0 spikes at step ``floor((1 - p) * steps)``: white at step 0, the faintest at the last step.
+    A pixel of brightness p > 0 spikes at step ``floor((1 - p) * steps)``: white at step 0, the faintest at the last
+    step.
 
     Args:
         images: ``[B, ...]`` in [0, 1], of a floating point type. Its range is checked, so a GPU waits once.
@@ -134,7 +136,12 @@ def _floating(name: str, images: torch.Tensor) -> None:
     if not isinstance(images, torch.Tensor):
         type_error(name, "images", "a tensor", type(images).__name__)
     if not images.is_floating_point():
-        type_error(name, "images", "floating point in [0, 1]", f"{images.dtype}; divide by the largest value, as in images / 255")
+        type_error(
+            name,
+            "images",
+            "floating point in [0, 1]",
+            f"{images.dtype}; divide by the largest value, as in images / 255",
+        )
     if images.ndim == 0:
         value_error(name, "images", "[B, ...] with at least 1 dimension", "shape ()")
 
@@ -144,7 +151,9 @@ def _checked(name: str, images: torch.Tensor, steps: int) -> int:
     if images.numel():
         low, high = (float(bound) for bound in images.detach().aminmax())
         if not (low >= 0 and high <= 1):  # written so that NaN, which aminmax hands on, is refused too
-            value_error(name, "images", "in [0, 1]", f"values from {low:g} to {high:g}; divide by the largest possible value")
+            value_error(
+                name, "images", "in [0, 1]", f"values from {low:g} to {high:g}; divide by the largest possible value"
+            )
     return count(name, "steps", steps)
 
 
@@ -163,20 +172,24 @@ def _draw(name: str, images: torch.Tensor, steps: int, rate: float, generator: t
 
 
 def _places(probability: torch.Tensor, steps: int, generator: torch.Generator | None) -> torch.Tensor:
-    """Where spikes are in a ``[steps, K]`` grid whose column k spikes with ``probability[k]``: ascending flat positions."""
+    """Where spikes are in a ``[steps, K]`` grid whose column k has ``probability[k]``: ascending flat positions."""
     columns, device = len(probability), probability.device
     top = float(probability.max()) if columns and steps else 0.0
     if top == 0:
         return torch.empty(0, dtype=torch.int64, device=device)
 
-    def uniform(n: int) -> torch.Tensor:  # float64: in float32 a probability of 2e-5 would be off by a third of a per cent
+    def uniform(
+        n: int,
+    ) -> torch.Tensor:  # float64: in float32 a probability of 2e-5 is off by 0.3 %
         return torch.rand(n, dtype=torch.float64, device=device, generator=generator)
 
     if top > _DENSE:
         drawn = [(uniform(columns) < probability).nonzero().flatten() + step * columns for step in range(steps)]
         return torch.cat(drawn)
     size = steps * columns
-    chunk = int(size * top + 6 * math.sqrt(size * top)) + 16  # one round is enough all but once in a thousand million calls
+    chunk = (
+        int(size * top + 6 * math.sqrt(size * top)) + 16
+    )  # one round is enough all but once in a thousand million calls
     found, last = [], -1
     while last < size:
         gaps = torch.log1p(-uniform(chunk)).div_(math.log1p(-top)).clamp_(max=size).long()

@@ -40,6 +40,20 @@ NK_INLINE float widen(Float16 value) {
   return bit_cast<float>(bits | sign);
 }
 
+/// 1 where a condition holds, else 0: a select between bit patterns.
+template <class To>
+NK_INLINE To one_if(bool condition) {
+  return condition ? To(1) : To(0);
+}
+template <>
+NK_INLINE Bfloat16 one_if<Bfloat16>(bool condition) {
+  return {static_cast<uint16_t>(condition ? 0x3f80u : 0u)};
+}
+template <>
+NK_INLINE Float16 one_if<Float16>(bool condition) {
+  return {static_cast<uint16_t>(condition ? 0x3c00u : 0u)};
+}
+
 // Rounding is to nearest, ties to even, as torch rounds; NaN stays NaN.
 template <class To, class T>
 NK_INLINE To narrow(T value);

@@ -19,26 +19,46 @@ struct Forward {
   template <class T>
   void run(const Block& block) const {
     Lanes<T> s;
-    Input<T> in(dtype, x, block);
-    Output<T> out(dtype, spikes, block);
-    Buffer<uint8_t> resting;
-    alignas(64) T scratch[kLanes];
     alignas(64) uint32_t words[kLanes];
     const Uniform<T> k = uniform<T>(rule);
-    const bool bits = rule.residual == Residual::kBits, keeps_u = rule.residual == Residual::kMembrane;
-    const int64_t neurons = size.outer * size.inner;
+    const bool bits = rule.residual == Residual::kBits;
+    const bool direct = rule.refractory == 0 && rule.residual != Residual::kMembrane;
+    Slow<T> slow{Input<T>(dtype, x, block), Output<T>(dtype, spikes, block), {}, {}};
     load(s, rule, start, block);
     for (int64_t t = 0, chunk = 0; t < size.steps; t += kChunk, ++chunk) {
       const int steps = static_cast<int>(std::min<int64_t>(kChunk, size.steps - t));
       if (chunk > 0) checkpoint(s, block, chunk - 1);
       if (bits) std::fill_n(words, block.lanes, 0u);
-      const Rows<T> u = keeps_u ? Rows<T>{row<T>(kept.residual, size, block, t), neurons} : Rows<T>{scratch, 0};
-      step_chunk<T>(rule, k, s, in.rows(t, steps), u, out.rows(t), resting, bits ? words : nullptr, steps, block.lanes);
-      out.flush(t, steps);
+      if (direct) {
+        fire_chunk<T>(rule, k, dtype, s, raw_rows(raw_rows(dtype, x, block, t)), raw_rows(dtype, spikes, block, t),
+                      bits ? words : nullptr, steps, block.lanes);
+      } else {
+        fire_slowly(k, s, slow, bits ? words : nullptr, block, t, steps);
+      }
       if (bits) std::copy_n(words, block.lanes, row<uint32_t>(kept.residual, size, block, chunk));
     }
     std::copy_n(s.c, block.lanes, row<T>(membrane, size, block, 0));
     if (countdown) std::copy_n(s.left, block.lanes, countdown + block.first);
+  }
+
+  template <class T>
+  struct Slow {
+    Input<T> in;
+    Output<T> out;
+    Buffer<T> u;
+    Buffer<uint8_t> resting;
+  };
+
+  /// Through the membranes of a chunk, which are kept or thrown away: with refractory steps, and for residual "membrane".
+  template <class T>
+  void fire_slowly(const Uniform<T>& k, Lanes<T>& s, Slow<T>& slow, uint32_t* words, const Block& block, int64_t t, int steps) const {
+    const bool keeps = rule.residual == Residual::kMembrane;
+    const Rows<T> u = keeps ? Rows<T>{row<T>(kept.residual, size, block, t), size.outer * size.inner} : Rows<T>(slow.u);
+    const Rows<uint8_t> resting = slow.resting;
+    replay_chunk<T>(rule, k, s, slow.in.rows(t, steps), u, resting, steps, block.lanes);
+    spike_chunk<T>(s, u, slow.out.rows(t), steps, block.lanes);
+    slow.out.flush(t, steps);
+    if (words) bits_chunk<T>(rule, k, s, u, resting, words, steps, block.lanes);
   }
 
   template <class T>
@@ -63,11 +83,11 @@ class Replay {
   /// Chunk number `chunk` from what was kept; its rows stay valid until the next call.
   Replayed<T> from_kept(int64_t chunk, int steps) {
     enter(chunk);
-    return onward(chunk, steps);
+    return onward(chunk, steps, rule_.shape != Shape::kLorentz);
   }
 
   /// The chunk after the last one, from the state that the last one left.
-  Replayed<T> onward(int64_t chunk, int steps) {
+  Replayed<T> onward(int64_t chunk, int steps, bool needs_sigma = true) {
     const int64_t t = chunk * kChunk, neurons = size_.outer * size_.inner;
     const bool keeps_u = rule_.residual == Residual::kMembrane;
     const Rows<const T> x = in_.rows(t, steps);
@@ -77,11 +97,11 @@ class Replay {
       u = {row<T>(kept_.residual, size_, block_, t), neurons};
       if (rule_.refractory) rest_chunk<T>(k_, lanes, u, resting_, steps, block_.lanes);
     } else {
-      step_chunk<T>(rule_, k_, lanes, x, u_, Rows<T>{spikes_, 0}, resting_, nullptr, steps, block_.lanes);
+      replay_chunk<T>(rule_, k_, lanes, x, u_, resting_, steps, block_.lanes);
     }
-    surrogate_chunk<T>(rule_.shape, k_, lanes, u, sigma_, steps, block_.lanes);
+    if (needs_sigma) surrogate_chunk<T>(rule_.shape, k_, lanes, u, sigma_, steps, block_.lanes);
     const Rows<const uint8_t> resting{rule_.refractory ? resting_.rows[0] : nullptr, kLanes};
-    return {u, {sigma_.rows[0], kLanes}, x, resting, before_};
+    return {u, {needs_sigma ? sigma_.rows[0] : nullptr, needs_sigma ? kLanes : 0}, x, resting, before_};
   }
 
   const Uniform<T>& uniforms() const { return k_; }
@@ -113,7 +133,7 @@ class Replay {
   Input<T> in_;
   Buffer<T> u_, sigma_;
   Buffer<uint8_t> resting_;
-  alignas(64) T before_[kLanes], spikes_[kLanes];
+  alignas(64) T before_[kLanes];
 };
 
 struct Backward {
@@ -141,15 +161,15 @@ struct Backward {
   template <class T>
   void through_bits(T* a, const Block& block) const {
     Lanes<T> s;
+    Buffer<T> nowhere;
     load(s, rule, start, block);
-    Input<T> g_in(dtype, g, block);
-    Output<T> dx(dtype, gradients.x, block);
     for (int64_t chunk = last_chunk(size); chunk >= 0; --chunk) {
       const int64_t t = chunk * kChunk;
       const int steps = static_cast<int>(std::min<int64_t>(kChunk, size.steps - t));
       const uint32_t* words = row<uint32_t>(kept.residual, size, block, chunk);
-      reverse_bits_chunk<T>(rule, uniform<T>(rule), s, words, g_in.rows(t, steps), dx.rows(t), a, steps, block.lanes);
-      dx.flush(t, steps);
+      Rows<void> dx = raw_rows(dtype, gradients.x, block, t);
+      if (!gradients.x.data) dx.data = nowhere.rows[0], dx.stride = 0;
+      reverse_bits_chunk<T>(rule, uniform<T>(rule), dtype, s, words, raw_rows(raw_rows(dtype, g, block, t)), dx, a, steps, block.lanes);
     }
   }
 

@@ -32,7 +32,7 @@ struct Uniform {
   const T* table;
   int64_t table_size;
   int32_t refractory;
-  bool boxcar;
+  bool boxcar, parameters;  // whether the surrogate is a box; whether decay, threshold, gain and v_reset are numbers
 };
 
 /// Rows of a chunk: row t starts at data + t * stride.
@@ -42,7 +42,23 @@ struct Rows {
   int64_t stride = 0;
   T* operator[](int64_t t) const { return data + t * stride; }
   explicit operator bool() const { return data != nullptr; }
+  operator Rows<const T>() const { return {data, stride}; }
 };
+
+/// Rows of a type that only the dtype tells; the stride is in elements.
+template <class Void>
+struct UntypedRows {
+  Void* data = nullptr;
+  int64_t stride = 0;
+  template <class T>
+  Rows<T> as() const {
+    return {static_cast<T*>(data), stride};
+  }
+};
+template <>
+struct Rows<void> : UntypedRows<void> {};
+template <>
+struct Rows<const void> : UntypedRows<const void> {};
 
 /// A chunk's rows of every kind; only those that a kernel names are filled.
 template <class T>
@@ -87,11 +103,11 @@ void load(Lanes<T>& s, const Rule& rule, Start start, const Block& block) {
   fill(s.v_reset, rule.v_resets, rule.v_reset, block);
   fill(s.c, start.membrane, 0.0, block);
   fill(s.left, start.countdown, 0.0, block);
-  // "above" as a comparison with the next number up. Nothing lies above infinity: NaN then, which no comparison reaches.
-  constexpr T infinity = std::numeric_limits<T>::infinity();
+  // "above" as a comparison with the next number up, no reset as one with NaN, which nothing reaches. Nothing lies above infinity.
+  constexpr T infinity = std::numeric_limits<T>::infinity(), never = std::numeric_limits<T>::quiet_NaN();
   for (int l = 0; l < block.lanes; ++l) {
-    const T theta = s.threshold[l];
-    s.reset_at[l] = !rule.above ? theta : theta == infinity ? std::numeric_limits<T>::quiet_NaN() : std::nextafter(theta, infinity);
+    const T theta = s.threshold[l], above = theta == infinity || !rule.above ? never : std::nextafter(theta, infinity);
+    s.reset_at[l] = rule.reset == Reset::kNone ? never : rule.above ? above : theta;
   }
 }
 
@@ -106,7 +122,8 @@ Uniform<T> uniform(const Rule& rule) {
           static_cast<const T*>(rule.table),
           rule.table_size,
           rule.refractory,
-          rule.shape == Shape::kBoxcar};
+          rule.shape == Shape::kBoxcar,
+          !rule.decays && !rule.thresholds && !rule.gains && !rule.v_resets};
 }
 
 /// Rows of a tensor over time from step t on, where they are.
@@ -127,10 +144,22 @@ T* row(void* data, const Size& size, const Block& block, int64_t index) {
 void widen_rows(Dtype dtype, const void* from, int64_t from_stride, Rows<float> to, int steps, int lanes);
 void narrow_rows(Dtype dtype, Rows<float> from, void* to, int64_t to_stride, int steps, int lanes);
 
-/// The recurrence. Writes u, spikes and, where asked for, which steps rest and the two bits per step.
+/// The recurrence without refractory steps, from and to rows of any dtype: writes spikes, and two bits per step if `words` is given.
 template <class T>
-void step_chunk(const Rule& rule, const Uniform<T>& k, Lanes<T>& s, Rows<const T> x, Rows<T> u, Rows<T> spikes,
-                Rows<uint8_t> resting, uint32_t* words, int steps, int lanes);
+void fire_chunk(const Rule& rule, const Uniform<T>& k, Dtype dtype, Lanes<T>& s, Rows<const void> x, Rows<void> spikes, uint32_t* words,
+                int steps, int lanes);
+
+/// The recurrence that keeps u, and which steps rest if there are refractory steps.
+template <class T>
+void replay_chunk(const Rule& rule, const Uniform<T>& k, Lanes<T>& s, Rows<const T> x, Rows<T> u, Rows<uint8_t> resting, int steps,
+                  int lanes);
+
+/// Spikes and bits from the membranes.
+template <class T>
+void spike_chunk(const Lanes<T>& s, Rows<const T> u, Rows<T> spikes, int steps, int lanes);
+template <class T>
+void bits_chunk(const Rule& rule, const Uniform<T>& k, const Lanes<T>& s, Rows<const T> u, Rows<const uint8_t> resting, uint32_t* words,
+                int steps, int lanes);
 
 /// Which steps rest, from the membranes.
 template <class T>
@@ -154,7 +183,7 @@ struct Sums {
 /// The chunk's rows that a derivative reads.
 template <class T>
 struct Replayed {
-  Rows<const T> u, sigma, x;
+  Rows<const T> u, sigma, x;    // sigma null: the shape is kLorentz and is computed on the way
   Rows<const uint8_t> resting;  // null without refractory steps
   const T* before;              // the carried membrane before the chunk
 };
@@ -166,8 +195,8 @@ void reverse_chunk(const Rule& rule, const Uniform<T>& k, const Lanes<T>& s, con
 
 /// The backward recurrence through two bits per step.
 template <class T>
-void reverse_bits_chunk(const Rule& rule, const Uniform<T>& k, const Lanes<T>& s, const uint32_t* words, Rows<const T> g, Rows<T> dx,
-                        T* a, int steps, int lanes);
+void reverse_bits_chunk(const Rule& rule, const Uniform<T>& k, Dtype dtype, const Lanes<T>& s, const uint32_t* words, Rows<const void> g,
+                        Rows<void> dx, T* a, int steps, int lanes);
 
 /// Tangents of one block's parameters.
 template <class T>

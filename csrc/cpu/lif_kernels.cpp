@@ -6,6 +6,7 @@
 
 // Rows never overlap: callers hand out distinct tensors and buffers.
 #define NK_LANES _Pragma("GCC ivdep") for (int l = 0; l < lanes; ++l)
+#define NK_LANES_FROM(first) _Pragma("GCC ivdep") for (int l = first; l < lanes; ++l)
 
 namespace nk::lif {
 namespace {
@@ -16,124 +17,79 @@ NK_INLINE T magnitude(T y) {
 }
 
 /// The carried membrane where a step resets.
-template <Reset kReset, class T>
+template <bool kSubtract, class T>
 NK_INLINE T target(T u, T threshold, T v_reset) {
-  return kReset == Reset::kZero ? v_reset : kReset == Reset::kSubtract ? u - threshold : u;
+  return kSubtract ? u - threshold : v_reset;
 }
 
-template <Reset kReset, bool kRefractory, bool kBits, class T>
-NK_INLINE void step_row(const Uniform<T>& k, Lanes<T>& s, const T* x, T* u_row, T* spikes, uint8_t* rest_row, uint32_t* words,
-                        int shift, int lanes) {
+/// A parameter of lane l. `uniform` is lane 0's value, read before the loop: one register instead of a load per lane.
+template <bool kUniform, class T>
+NK_INLINE T of(const T* values, T uniform, int l) {
+  return kUniform ? uniform : values[l];
+}
+
+/// What a step leaves for the backward pass.
+enum class Bits { kNone, kConstant, kBoxcar };
+
+/// Two bits: whether dL/ds reaches u (surrogate not zero, floor not holding), and whether dL/dc does. Selects on 32-bit lanes, which
+/// vectorise where arithmetic on bool does not.
+template <Bits kBits, bool kSubtract, class T>
+NK_INLINE uint32_t code(T y, T slope, bool low, bool resets) {
+  const uint32_t takes = kBits == Bits::kConstant ? 1u : magnitude(slope * y) < T(1) ? 1u : 0u;
+  const uint32_t keeps = !kSubtract && resets ? 0u : 2u;
+  return low ? 0u : takes | keeps;
+}
+
+template <bool kSubtract, Bits kBits, bool kUniform, class Storage, class T>
+NK_INLINE void fire_row(const Uniform<T>& k, Lanes<T>& s, const Storage* x, Storage* spikes, uint32_t* words, int shift, int first, int lanes) {
   const T floor = k.floor, slope = k.slope;
-  const int32_t refractory = k.refractory;
-  const bool everywhere = !k.boxcar;
-  NK_LANES {
-    T u = s.decay[l] * s.c[l] + s.gain[l] * x[l];
+  const T decay = s.decay[0], gain = s.gain[0], threshold = s.threshold[0], reset_at = s.reset_at[0], v_reset = s.v_reset[0];
+  NK_LANES_FROM(first) {
+    const T theta = of<kUniform>(s.threshold, threshold, l);
+    T u = of<kUniform>(s.decay, decay, l) * s.c[l] + of<kUniform>(s.gain, gain, l) * widen(x[l]);
     const bool low = u <= floor;
     u = low ? floor : u;
-    const bool rests = kRefractory && s.left[l] > 0;
-    if (kRefractory) u = rests ? s.v_reset[l] : u;
-    const bool fires = u >= s.threshold[l], resets = u >= s.reset_at[l];
-    s.c[l] = resets ? target<kReset>(u, s.threshold[l], s.v_reset[l]) : u;
-    u_row[l] = u;
-    spikes[l] = fires ? T(1) : T(0);
+    const bool resets = u >= of<kUniform>(s.reset_at, reset_at, l);
+    s.c[l] = resets ? (kSubtract ? u - theta : of<kUniform>(s.v_reset, v_reset, l)) : u;
+    spikes[l] = one_if<Storage>(u >= theta);
+    if (kBits != Bits::kNone) words[l] |= code<kBits, kSubtract>(u - theta, slope, low, resets) << shift;
+  }
+}
+
+/// The same with refractory steps, or for a derivative: it writes u instead of spikes.
+template <bool kSubtract, bool kRefractory, class T>
+NK_INLINE void replay_row(const Uniform<T>& k, Lanes<T>& s, const T* x, T* u_row, uint8_t* rest_row, int first, int lanes) {
+  const T floor = k.floor;
+  const int32_t refractory = k.refractory;
+  NK_LANES_FROM(first) {
+    T u = s.decay[l] * s.c[l] + s.gain[l] * x[l];
+    u = u <= floor ? floor : u;
     if (kRefractory) {
+      const bool rests = s.left[l] > 0;
       const int32_t counted = rests ? s.left[l] - 1 : 0;
-      s.left[l] = fires ? refractory : counted;
+      u = rests ? s.v_reset[l] : u;
+      s.left[l] = u >= s.threshold[l] ? refractory : counted;
       rest_row[l] = rests;
     }
-    if (kBits) {
-      const bool live = !low & !rests;
-      const bool near = everywhere | (magnitude(slope * (u - s.threshold[l])) < T(1));
-      const bool keeps = kReset == Reset::kZero ? live & !resets : live;
-      words[l] |= (uint32_t(live & near) | uint32_t(keeps) << 1) << shift;
-    }
+    s.c[l] = u >= s.reset_at[l] ? target<kSubtract>(u, s.threshold[l], s.v_reset[l]) : u;
+    u_row[l] = u;
   }
 }
 
-/// dL/d(decay c + gain x) of one step, and the sums that parameters need. `kAttached` sends the gradient through the reset as well.
-template <Reset kReset, bool kAttached, bool kLearns, class T>
-NK_INLINE void reverse_row(const Uniform<T>& k, const Lanes<T>& s, const T* u, const T* sigma, const T* x, const uint8_t* rests,
-                           const T* before, const T* g, T* dx, T* a, const Sums<T>& sums, int lanes) {
-  const T floor = k.floor;
-  T *ddecay = sums.decay, *dthreshold = sums.threshold, *dgain = sums.gain, *dv_reset = sums.v_reset;
-  NK_LANES {
-    const bool resets = u[l] >= s.reset_at[l], live = rests[l] == 0;
-    const T direct = g[l] * sigma[l];
-    T through = kReset == Reset::kZero && resets ? T(0) : a[l];
-    T theta = -direct;
-    if (kReset == Reset::kSubtract) theta = theta - (resets ? a[l] : T(0));
-    if (kAttached) {
-      const T jump = kReset == Reset::kZero ? s.v_reset[l] - u[l] : -s.threshold[l];
-      const T turned = a[l] * jump * sigma[l];
-      through = through + turned;
-      theta = theta - turned;
-    }
-    const bool passes = live & !(u[l] <= floor);
-    const T z = passes ? direct + through : T(0);
-    if (kLearns) {
-      ddecay[l] += z * before[l];
-      dgain[l] += z * x[l];
-      dthreshold[l] += live ? theta : T(0);
-      if (kReset == Reset::kZero) dv_reset[l] += live & resets ? a[l] : T(0);
-    }
-    dx[l] = s.gain[l] * z;
-    a[l] = s.decay[l] * z;
-  }
-}
-
-template <bool kAttachedSubtract, class T>
-NK_INLINE void reverse_bits_rows(const Uniform<T>& k, const Lanes<T>& s, const uint32_t* words, Rows<const T> g, Rows<T> dx, T* a,
-                                 int steps, int lanes) {
-  const T peak = k.peak;
-  for (int t = steps - 1; t >= 0; --t) {
-    const T* g_row = g[t];
-    T* dx_row = dx[t];
-    const uint32_t takes = 1u << (2 * t), keeps = 2u << (2 * t);
-    NK_LANES {
-      T direct = peak * g_row[l];
-      if (kAttachedSubtract) direct = direct - peak * s.threshold[l] * a[l];
-      const T z = (words[l] & takes ? direct : T(0)) + (words[l] & keeps ? a[l] : T(0));
-      dx_row[l] = s.gain[l] * z;
-      a[l] = s.decay[l] * z;
-    }
-  }
-}
-
-template <Reset kReset, bool kAttached, class T>
-NK_INLINE void tangent_row(const Uniform<T>& k, const Lanes<T>& s, const T* u, const T* sigma, const T* x, const uint8_t* rests,
-                           const T* before, Directions<T>& d, const T* dx, T* dspikes, int lanes) {
-  const T floor = k.floor;
-  NK_LANES {
-    const bool live = rests[l] == 0, resets = u[l] >= s.reset_at[l];
-    const bool passes = live & !(u[l] <= floor);
-    const T moved = d.decay[l] * before[l] + s.decay[l] * d.c[l] + d.gain[l] * x[l] + s.gain[l] * dx[l];
-    const T du = passes ? moved : T(0);
-    const T dtheta = live ? d.threshold[l] : T(0), dreset = live ? d.v_reset[l] : T(0);
-    const T ds = live ? sigma[l] * (du - dtheta) : T(0);
-    T dc = resets ? target<kReset>(du, dtheta, dreset) : du;
-    if (kAttached) dc = dc + ds * (kReset == Reset::kZero ? s.v_reset[l] - u[l] : -s.threshold[l]);
-    d.c[l] = dc;
-    dspikes[l] = ds;
-  }
-}
-
-template <Reset kReset, class T>
-NK_INLINE void carry_row(const Lanes<T>& s, const T* u, T* c, int lanes) {
-  NK_LANES c[l] = u[l] >= s.reset_at[l] ? target<kReset>(u[l], s.threshold[l], s.v_reset[l]) : u[l];
-}
-
+/// Spikes and bits of a step that was replayed.
 template <class T>
-NK_INLINE void rest_row(const Uniform<T>& k, Lanes<T>& s, const T* u, uint8_t* rests, int lanes) {
-  const int32_t refractory = k.refractory;
-  NK_LANES {
-    const int32_t left = s.left[l], counted = left > 0 ? left - 1 : 0;
-    rests[l] = left > 0;
-    s.left[l] = u[l] >= s.threshold[l] ? refractory : counted;
-  }
+NK_INLINE void spike_row(const Lanes<T>& s, const T* u, T* spikes, int lanes) {
+  NK_LANES spikes[l] = u[l] >= s.threshold[l] ? T(1) : T(0);
 }
 
-// Surrogates -----------------------------------------------------------------------------------------------------------------------
+template <bool kSubtract, Bits kBits, class T>
+NK_INLINE void bits_row(const Uniform<T>& k, const Lanes<T>& s, const T* u, const uint8_t* rests, uint32_t* words, int shift, int lanes) {
+  const T floor = k.floor, slope = k.slope;
+  NK_LANES {
+    const bool blocked = (u[l] <= floor) | (rests[l] != 0);
+    words[l] |= code<kBits, kSubtract>(u[l] - s.threshold[l], slope, blocked, u[l] >= s.reset_at[l]) << shift;
+  }
+}
 
 template <Shape kShape, class T>
 NK_INLINE T shape_of(const Uniform<T>& k, T y) {
@@ -159,6 +115,86 @@ NK_INLINE T shape_of(const Uniform<T>& k, T y) {
   }
 }
 
+/// dL/d(decay c + gain x) of one step, and the sums that parameters need. `kAttached` sends the gradient through the reset as well;
+/// `kLorentz` computes the most usual surrogate here, where its division hides behind loads, instead of reading it.
+template <bool kSubtract, bool kAttached, bool kLearns, bool kLorentz, class T>
+NK_INLINE void reverse_row(const Uniform<T>& k, const Lanes<T>& s, const T* u, const T* sigma, const T* x, const uint8_t* rests,
+                           const T* before, const T* g, T* dx, T* a, const Sums<T>& sums, int first, int lanes) {
+  const T floor = k.floor;
+  T *ddecay = sums.decay, *dthreshold = sums.threshold, *dgain = sums.gain, *dv_reset = sums.v_reset;
+  NK_LANES_FROM(first) {
+    const bool resets = u[l] >= s.reset_at[l], live = rests[l] == 0;
+    const T slope = kLorentz ? shape_of<Shape::kLorentz>(k, u[l] - s.threshold[l]) : sigma[l];
+    const T direct = g[l] * slope;
+    T through = !kSubtract && resets ? T(0) : a[l];
+    T theta = -direct;
+    if (kSubtract) theta = theta - (resets ? a[l] : T(0));
+    if (kAttached) {
+      const T jump = kSubtract ? -s.threshold[l] : s.v_reset[l] - u[l];
+      const T turned = a[l] * jump * slope;
+      through = through + turned;
+      theta = theta - turned;
+    }
+    const bool passes = live & !(u[l] <= floor);
+    const T z = passes ? direct + through : T(0);
+    if (kLearns) {
+      ddecay[l] += z * before[l];
+      dgain[l] += z * x[l];
+      dthreshold[l] += live ? theta : T(0);
+      if (!kSubtract) dv_reset[l] += live & resets ? a[l] : T(0);
+    }
+    dx[l] = s.gain[l] * z;
+    a[l] = s.decay[l] * z;
+  }
+}
+
+template <bool kAttachedSubtract, bool kUniform, class Storage, class T>
+NK_INLINE void reverse_bits_row(const Uniform<T>& k, const Lanes<T>& s, const uint32_t* words, int shift, const Storage* g, Storage* dx,
+                                T* a, int first, int lanes) {
+  const T peak = k.peak, decay = s.decay[0], gain = s.gain[0];
+  const uint32_t takes = 1u << shift, keeps = 2u << shift;
+  NK_LANES_FROM(first) {
+    T direct = peak * widen(g[l]);
+    if (kAttachedSubtract) direct = direct - peak * s.threshold[l] * a[l];
+    const T z = (words[l] & takes ? direct : T(0)) + (words[l] & keeps ? a[l] : T(0));
+    dx[l] = narrow<Storage>(of<kUniform>(s.gain, gain, l) * z);
+    a[l] = of<kUniform>(s.decay, decay, l) * z;
+  }
+}
+
+template <bool kSubtract, bool kAttached, class T>
+NK_INLINE void tangent_row(const Uniform<T>& k, const Lanes<T>& s, const T* u, const T* sigma, const T* x, const uint8_t* rests,
+                           const T* before, Directions<T>& d, const T* dx, T* dspikes, int lanes) {
+  const T floor = k.floor;
+  NK_LANES {
+    const bool live = rests[l] == 0, resets = u[l] >= s.reset_at[l];
+    const bool passes = live & !(u[l] <= floor);
+    const T moved = d.decay[l] * before[l] + s.decay[l] * d.c[l] + d.gain[l] * x[l] + s.gain[l] * dx[l];
+    const T du = passes ? moved : T(0);
+    const T dtheta = live ? d.threshold[l] : T(0), dreset = live ? d.v_reset[l] : T(0);
+    const T ds = live ? sigma[l] * (du - dtheta) : T(0);
+    T dc = resets ? target<kSubtract>(du, dtheta, dreset) : du;
+    if (kAttached) dc = dc + ds * (kSubtract ? -s.threshold[l] : s.v_reset[l] - u[l]);
+    d.c[l] = dc;
+    dspikes[l] = ds;
+  }
+}
+
+template <bool kSubtract, class T>
+NK_INLINE void carry_row(const Lanes<T>& s, const T* u, T* c, int lanes) {
+  NK_LANES c[l] = u[l] >= s.reset_at[l] ? target<kSubtract>(u[l], s.threshold[l], s.v_reset[l]) : u[l];
+}
+
+template <class T>
+NK_INLINE void rest_row(const Uniform<T>& k, Lanes<T>& s, const T* u, uint8_t* rests, int lanes) {
+  const int32_t refractory = k.refractory;
+  NK_LANES {
+    const int32_t left = s.left[l], counted = left > 0 ? left - 1 : 0;
+    rests[l] = left > 0;
+    s.left[l] = u[l] >= s.threshold[l] ? refractory : counted;
+  }
+}
+
 template <Shape kShape, class T>
 NK_INLINE void surrogate_row(const Uniform<T>& k, const Lanes<T>& s, const T* u, T* sigma, int lanes) {
   NK_LANES sigma[l] = shape_of<kShape>(k, u[l] - s.threshold[l]);
@@ -170,15 +206,6 @@ template <auto kValue>
 using Tag = std::integral_constant<decltype(kValue), kValue>;
 
 template <class F>
-NK_INLINE void with_reset(Reset reset, F&& f) {
-  switch (reset) {
-    case Reset::kZero: return f(Tag<Reset::kZero>{});
-    case Reset::kSubtract: return f(Tag<Reset::kSubtract>{});
-    case Reset::kNone: return f(Tag<Reset::kNone>{});
-  }
-}
-
-template <class F>
 NK_INLINE void with_flag(bool flag, F&& f) {
   if (flag) {
     f(Tag<true>{});
@@ -187,14 +214,37 @@ NK_INLINE void with_flag(bool flag, F&& f) {
   }
 }
 
-/// Reset and whether the gradient goes through it, which makes no difference without a reset.
+/// Calls f with subtract and attached. Without a reset there is nothing to attach, and nothing is ever reset (lif_block.h: load).
 template <class F>
 NK_INLINE void with_gradient(const Rule& rule, F&& f) {
-  const bool attached = !rule.detach;
-  switch (rule.reset) {
-    case Reset::kZero: return attached ? f(Tag<Reset::kZero>{}, Tag<true>{}) : f(Tag<Reset::kZero>{}, Tag<false>{});
-    case Reset::kSubtract: return attached ? f(Tag<Reset::kSubtract>{}, Tag<true>{}) : f(Tag<Reset::kSubtract>{}, Tag<false>{});
-    case Reset::kNone: return f(Tag<Reset::kNone>{}, Tag<false>{});
+  const bool attached = !rule.detach && rule.reset != Reset::kNone;
+  with_flag(rule.reset == Reset::kSubtract, [&](auto subtract) __attribute__((always_inline)) {
+    with_flag(attached, [&](auto through) __attribute__((always_inline)) { f(subtract, through); });
+  });
+}
+
+/// Calls f with a null pointer of the storage type, which stands for the type.
+template <class T, class F>
+NK_INLINE void with_storage(Dtype dtype, F&& f) {
+  if constexpr (sizeof(T) == sizeof(double)) {
+    f(static_cast<double*>(nullptr));
+  } else {
+    switch (dtype) {
+      case Dtype::kBfloat16: return f(static_cast<Bfloat16*>(nullptr));
+      case Dtype::kFloat16: return f(static_cast<Float16*>(nullptr));
+      default: return f(static_cast<float*>(nullptr));
+    }
+  }
+}
+
+template <class F>
+NK_INLINE void with_bits(bool any, bool boxcar, F&& f) {
+  if (!any) {
+    f(Tag<Bits::kNone>{});
+  } else if (boxcar) {
+    f(Tag<Bits::kBoxcar>{});
+  } else {
+    f(Tag<Bits::kConstant>{});
   }
 }
 
@@ -220,17 +270,93 @@ NK_INLINE const uint8_t* rests_of(const Replayed<T>& r, int t) {
   return r.resting ? r.resting[t] : kNobodyRests;
 }
 
+/// Lanes between two looks ahead.
+constexpr int kStrip = 128;
+
 template <class T>
-NK_INLINE void step_chunk_any(const Rule& rule, const Uniform<T>& k, Lanes<T>& s, Rows<const T> x, Rows<T> u, Rows<T> spikes,
-                              Rows<uint8_t> resting, uint32_t* words, int steps, int lanes) {
-  with_reset(rule.reset, [&](auto reset) __attribute__((always_inline)) {
-    with_flag(rule.refractory > 0, [&](auto refractory) __attribute__((always_inline)) {
-      with_flag(words != nullptr, [&](auto bits) __attribute__((always_inline)) {
-        for (int t = 0; t < steps; ++t) {
-          step_row<reset.value, refractory.value, bits.value>(k, s, x[t], u[t], spikes[t], refractory.value ? resting[t] : nullptr,
-                                                              words, 2 * t, lanes);
+NK_INLINE void prefetch(const T* row, bool for_writing) {
+  for (int l = 0; l < kStrip; l += 64 / int(sizeof(T))) {
+    for_writing ? __builtin_prefetch(row + l, 1) : __builtin_prefetch(row + l, 0);
+  }
+}
+
+/// Calls f(first, last) on strips of a row, and before each asks for the same strip of the rows that the next step reads and writes:
+/// they lie a whole time step apart, where no hardware prefetcher looks, and a store that misses waits for its line. Measured on
+/// rows that stream from the L3 cache: 0.40 to 0.30 ns per update, where memcpy takes 0.23.
+template <class F, class In, class Out>
+NK_INLINE void by_strips(const In* next_in, Out* next_out, int lanes, F&& f) {
+  int first = 0;
+  for (; first + kStrip <= lanes; first += kStrip) {
+    prefetch(next_in + first, false);
+    prefetch(next_out + first, true);
+    f(first, first + kStrip);
+  }
+  if (first < lanes) f(first, lanes);
+}
+
+template <class T>
+NK_INLINE void fire_chunk_any(const Rule& rule, const Uniform<T>& k, Dtype dtype, Lanes<T>& s, Rows<const void> x, Rows<void> spikes,
+                              uint32_t* words, int steps, int lanes) {
+  with_storage<T>(dtype, [&](auto* type) __attribute__((always_inline)) {
+    using Storage = std::remove_pointer_t<decltype(type)>;
+    const Rows<const Storage> in = x.as<const Storage>();
+    const Rows<Storage> out = spikes.as<Storage>();
+    with_flag(rule.reset == Reset::kSubtract, [&](auto subtract) __attribute__((always_inline)) {
+      with_bits(words != nullptr, k.boxcar, [&](auto bits) __attribute__((always_inline)) {
+        with_flag(k.parameters, [&](auto uniform) __attribute__((always_inline)) {
+          for (int t = 0; t < steps; ++t) {
+            const int next = t + 1 < steps ? t + 1 : t;
+            by_strips(in[next], out[next], lanes, [&](int first, int last) __attribute__((always_inline)) {
+              fire_row<subtract.value, bits.value, uniform.value>(k, s, in[t], out[t], words, 2 * t, first, last);
+            });
+          }
+        });
+      });
+    });
+  });
+}
+
+template <class T>
+NK_INLINE void reverse_bits_chunk_any(const Rule& rule, const Uniform<T>& k, Dtype dtype, const Lanes<T>& s, const uint32_t* words,
+                                      Rows<const void> g, Rows<void> dx, T* a, int steps, int lanes) {
+  with_storage<T>(dtype, [&](auto* type) __attribute__((always_inline)) {
+    using Storage = std::remove_pointer_t<decltype(type)>;
+    const Rows<const Storage> in = g.as<const Storage>();
+    const Rows<Storage> out = dx.as<Storage>();
+    with_flag(rule.reset == Reset::kSubtract && !rule.detach, [&](auto attached) __attribute__((always_inline)) {
+      with_flag(k.parameters, [&](auto uniform) __attribute__((always_inline)) {
+        for (int t = steps - 1; t >= 0; --t) {
+          const int next = t > 0 ? t - 1 : 0;
+          by_strips(in[next], out[next], lanes, [&](int first, int last) __attribute__((always_inline)) {
+            reverse_bits_row<attached.value, uniform.value>(k, s, words, 2 * t, in[t], out[t], a, first, last);
+          });
         }
       });
+    });
+  });
+}
+
+template <class T>
+NK_INLINE void replay_chunk_any(const Rule& rule, const Uniform<T>& k, Lanes<T>& s, Rows<const T> x, Rows<T> u, Rows<uint8_t> resting,
+                                int steps, int lanes) {
+  with_flag(rule.reset == Reset::kSubtract, [&](auto subtract) __attribute__((always_inline)) {
+    with_flag(rule.refractory > 0, [&](auto refractory) __attribute__((always_inline)) {
+      for (int t = 0; t < steps; ++t) {
+        const int next = t + 1 < steps ? t + 1 : t;
+        by_strips(x[next], u[next], lanes, [&](int first, int last) __attribute__((always_inline)) {
+          replay_row<subtract.value, refractory.value>(k, s, x[t], u[t], refractory.value ? resting[t] : nullptr, first, last);
+        });
+      }
+    });
+  });
+}
+
+template <class T>
+NK_INLINE void bits_chunk_any(const Rule& rule, const Uniform<T>& k, const Lanes<T>& s, Rows<const T> u, Rows<const uint8_t> resting,
+                              uint32_t* words, int steps, int lanes) {
+  with_flag(rule.reset == Reset::kSubtract, [&](auto subtract) __attribute__((always_inline)) {
+    with_bits(true, k.boxcar, [&](auto bits) __attribute__((always_inline)) {
+      for (int t = 0; t < steps; ++t) bits_row<subtract.value, bits.value>(k, s, u[t], resting[t], words, 2 * t, lanes);
     });
   });
 }
@@ -239,17 +365,22 @@ template <class T>
 NK_INLINE void reverse_chunk_any(const Rule& rule, const Uniform<T>& k, const Lanes<T>& s, const Replayed<T>& r, Rows<const T> g,
                                  Rows<T> dx, T* a, const Sums<T>& sums, int steps, int lanes) {
   alignas(64) T carried[kLanes];
-  with_gradient(rule, [&](auto reset, auto attached) __attribute__((always_inline)) {
+  with_gradient(rule, [&](auto subtract, auto attached) __attribute__((always_inline)) {
     with_flag(sums.any(), [&](auto learns) __attribute__((always_inline)) {
-      for (int t = steps - 1; t >= 0; --t) {
-        const T* before = r.before;
-        if (learns.value && t > 0) {
-          carry_row<reset.value>(s, r.u[t - 1], carried, lanes);
-          before = carried;
+      with_flag(r.sigma.data == nullptr, [&](auto lorentz) __attribute__((always_inline)) {
+        for (int t = steps - 1; t >= 0; --t) {
+          const T* before = r.before;
+          if (learns.value && t > 0) {
+            carry_row<subtract.value>(s, r.u[t - 1], carried, lanes);
+            before = carried;
+          }
+          const int next = t > 0 ? t - 1 : 0;
+          by_strips(g[next], dx[next], lanes, [&](int first, int last) __attribute__((always_inline)) {
+            reverse_row<subtract.value, attached.value, learns.value, lorentz.value>(
+                k, s, r.u[t], r.sigma[t], learns.value ? r.x[t] : nullptr, rests_of(r, t), before, g[t], dx[t], a, sums, first, last);
+          });
         }
-        reverse_row<reset.value, attached.value, learns.value>(k, s, r.u[t], r.sigma[t], learns.value ? r.x[t] : nullptr, rests_of(r, t),
-                                                               before, g[t], dx[t], a, sums, lanes);
-      }
+      });
     });
   });
 }
@@ -258,10 +389,10 @@ template <class T>
 NK_INLINE void tangent_chunk_any(const Rule& rule, const Uniform<T>& k, const Lanes<T>& s, const Replayed<T>& r, Directions<T>& d,
                                  Rows<const T> dx, Rows<T> dspikes, int steps, int lanes) {
   alignas(64) T carried[kLanes];
-  with_gradient(rule, [&](auto reset, auto attached) __attribute__((always_inline)) {
+  with_gradient(rule, [&](auto subtract, auto attached) __attribute__((always_inline)) {
     for (int t = 0; t < steps; ++t) {
-      if (t > 0) carry_row<reset.value>(s, r.u[t - 1], carried, lanes);
-      tangent_row<reset.value, attached.value>(k, s, r.u[t], r.sigma[t], r.x[t], rests_of(r, t), t ? carried : r.before, d, dx[t],
+      if (t > 0) carry_row<subtract.value>(s, r.u[t - 1], carried, lanes);
+      tangent_row<subtract.value, attached.value>(k, s, r.u[t], r.sigma[t], r.x[t], rests_of(r, t), t ? carried : r.before, d, dx[t],
                                                dspikes[t], lanes);
     }
   });
@@ -296,42 +427,53 @@ NK_INLINE void narrow_all(Rows<float> from, void* to, int64_t stride, int steps,
 }  // namespace
 
 // What is compiled once per instruction set; everything above is inlined into it.
-#define NK_VERSIONS(T)                                                                                                             \
-  template <>                                                                                                                      \
-  NK_MULTIVERSION void step_chunk(const Rule& rule, const Uniform<T>& k, Lanes<T>& s, Rows<const T> x, Rows<T> u, Rows<T> spikes,  \
-                                  Rows<uint8_t> resting, uint32_t* words, int steps, int lanes) {                                  \
-    step_chunk_any<T>(rule, k, s, x, u, spikes, resting, words, steps, lanes);                                                     \
-  }                                                                                                                                \
-  template <>                                                                                                                      \
-  NK_MULTIVERSION void rest_chunk(const Uniform<T>& k, Lanes<T>& s, Rows<const T> u, Rows<uint8_t> resting, int steps,             \
-                                  int lanes) {                                                                                     \
-    for (int t = 0; t < steps; ++t) rest_row<T>(k, s, u[t], resting[t], lanes);                                                    \
-  }                                                                                                                                \
-  template <>                                                                                                                      \
-  NK_MULTIVERSION void carry(const Rule& rule, const Lanes<T>& s, const T* u, T* c, int lanes) {                                   \
-    with_reset(rule.reset, [&](auto reset) __attribute__((always_inline)) { carry_row<reset.value>(s, u, c, lanes); });            \
-  }                                                                                                                                \
-  template <>                                                                                                                      \
-  NK_MULTIVERSION void surrogate_chunk(Shape shape, const Uniform<T>& k, const Lanes<T>& s, Rows<const T> u, Rows<T> sigma,        \
-                                       int steps, int lanes) {                                                                     \
-    surrogate_chunk_any<T>(shape, k, s, u, sigma, steps, lanes);                                                                   \
-  }                                                                                                                                \
-  template <>                                                                                                                      \
-  NK_MULTIVERSION void reverse_chunk(const Rule& rule, const Uniform<T>& k, const Lanes<T>& s, const Replayed<T>& r,               \
-                                     Rows<const T> g, Rows<T> dx, T* a, const Sums<T>& sums, int steps, int lanes) {               \
-    reverse_chunk_any<T>(rule, k, s, r, g, dx, a, sums, steps, lanes);                                                             \
-  }                                                                                                                                \
-  template <>                                                                                                                      \
-  NK_MULTIVERSION void reverse_bits_chunk(const Rule& rule, const Uniform<T>& k, const Lanes<T>& s, const uint32_t* words,         \
-                                          Rows<const T> g, Rows<T> dx, T* a, int steps, int lanes) {                               \
-    with_flag(rule.reset == Reset::kSubtract && !rule.detach, [&](auto attached) __attribute__((always_inline)) {                  \
-      reverse_bits_rows<attached.value>(k, s, words, g, dx, a, steps, lanes);                                                      \
-    });                                                                                                                            \
-  }                                                                                                                                \
-  template <>                                                                                                                      \
-  NK_MULTIVERSION void tangent_chunk(const Rule& rule, const Uniform<T>& k, const Lanes<T>& s, const Replayed<T>& r,               \
-                                     Directions<T>& d, Rows<const T> dx, Rows<T> dspikes, int steps, int lanes) {                  \
-    tangent_chunk_any<T>(rule, k, s, r, d, dx, dspikes, steps, lanes);                                                             \
+#define NK_VERSIONS(T)                                                                                                                           \
+  template <>                                                                                                                                    \
+  NK_MULTIVERSION void fire_chunk(const Rule& rule, const Uniform<T>& k, Dtype dtype, Lanes<T>& s, Rows<const void> x, Rows<void> spikes,        \
+                                  uint32_t* words, int steps, int lanes) {                                                                       \
+    fire_chunk_any<T>(rule, k, dtype, s, x, spikes, words, steps, lanes);                                                                        \
+  }                                                                                                                                              \
+  template <>                                                                                                                                    \
+  NK_MULTIVERSION void replay_chunk(const Rule& rule, const Uniform<T>& k, Lanes<T>& s, Rows<const T> x, Rows<T> u,                              \
+                                    Rows<uint8_t> resting, int steps, int lanes) {                                                               \
+    replay_chunk_any<T>(rule, k, s, x, u, resting, steps, lanes);                                                                                \
+  }                                                                                                                                              \
+  template <>                                                                                                                                    \
+  NK_MULTIVERSION void spike_chunk(const Lanes<T>& s, Rows<const T> u, Rows<T> spikes, int steps, int lanes) {                                   \
+    for (int t = 0; t < steps; ++t) spike_row<T>(s, u[t], spikes[t], lanes);                                                                     \
+  }                                                                                                                                              \
+  template <>                                                                                                                                    \
+  NK_MULTIVERSION void bits_chunk(const Rule& rule, const Uniform<T>& k, const Lanes<T>& s, Rows<const T> u, Rows<const uint8_t> resting,        \
+                                  uint32_t* words, int steps, int lanes) {                                                                       \
+    bits_chunk_any<T>(rule, k, s, u, resting, words, steps, lanes);                                                                              \
+  }                                                                                                                                              \
+  template <>                                                                                                                                    \
+  NK_MULTIVERSION void rest_chunk(const Uniform<T>& k, Lanes<T>& s, Rows<const T> u, Rows<uint8_t> resting, int steps, int lanes) {              \
+    for (int t = 0; t < steps; ++t) rest_row<T>(k, s, u[t], resting[t], lanes);                                                                  \
+  }                                                                                                                                              \
+  template <>                                                                                                                                    \
+  NK_MULTIVERSION void carry(const Rule& rule, const Lanes<T>& s, const T* u, T* c, int lanes) {                                                 \
+    with_flag(rule.reset == Reset::kSubtract, [&](auto subtract) __attribute__((always_inline)) { carry_row<subtract.value>(s, u, c, lanes); }); \
+  }                                                                                                                                              \
+  template <>                                                                                                                                    \
+  NK_MULTIVERSION void surrogate_chunk(Shape shape, const Uniform<T>& k, const Lanes<T>& s, Rows<const T> u, Rows<T> sigma, int steps,           \
+                                       int lanes) {                                                                                              \
+    surrogate_chunk_any<T>(shape, k, s, u, sigma, steps, lanes);                                                                                 \
+  }                                                                                                                                              \
+  template <>                                                                                                                                    \
+  NK_MULTIVERSION void reverse_chunk(const Rule& rule, const Uniform<T>& k, const Lanes<T>& s, const Replayed<T>& r, Rows<const T> g,            \
+                                     Rows<T> dx, T* a, const Sums<T>& sums, int steps, int lanes) {                                              \
+    reverse_chunk_any<T>(rule, k, s, r, g, dx, a, sums, steps, lanes);                                                                           \
+  }                                                                                                                                              \
+  template <>                                                                                                                                    \
+  NK_MULTIVERSION void reverse_bits_chunk(const Rule& rule, const Uniform<T>& k, Dtype dtype, const Lanes<T>& s, const uint32_t* words,          \
+                                          Rows<const void> g, Rows<void> dx, T* a, int steps, int lanes) {                                       \
+    reverse_bits_chunk_any<T>(rule, k, dtype, s, words, g, dx, a, steps, lanes);                                                                 \
+  }                                                                                                                                              \
+  template <>                                                                                                                                    \
+  NK_MULTIVERSION void tangent_chunk(const Rule& rule, const Uniform<T>& k, const Lanes<T>& s, const Replayed<T>& r, Directions<T>& d,           \
+                                     Rows<const T> dx, Rows<T> dspikes, int steps, int lanes) {                                                  \
+    tangent_chunk_any<T>(rule, k, s, r, d, dx, dspikes, steps, lanes);                                                                           \
   }
 
 NK_VERSIONS(float)

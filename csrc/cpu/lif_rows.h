@@ -59,6 +59,21 @@ class Output {
   Buffer<T> buffer_;
 };
 
+/// A tensor over time where it lies, from step t on, whatever its dtype.
+inline Rows<void> raw_rows(Dtype dtype, const Series& series, const Block& block, int64_t t) {
+  const int64_t bytes = dtype == Dtype::kFloat64 ? 8 : is_narrow(dtype) ? 2 : 4;
+  Rows<void> rows;
+  rows.data = static_cast<char*>(series.data) + bytes * (t * series.step + block.outer * series.outer + block.begin);
+  rows.stride = series.step;
+  return rows;
+}
+inline Rows<const void> raw_rows(const Rows<void>& rows) {
+  Rows<const void> constant;
+  constant.data = rows.data;
+  constant.stride = rows.stride;
+  return constant;
+}
+
 inline int64_t last_chunk(const Size& size) { return (size.steps + kChunk - 1) / kChunk - 1; }
 
 /// Runs `job.run<T>(block)` for every block, with T the type of the state.

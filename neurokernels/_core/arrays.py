@@ -21,8 +21,10 @@ def to_tensor(value: Any) -> Any:
     """Arrays as tensors on the same memory; tuples are searched, everything else is handed through."""
     which = kind(value)
     if which == "numpy":
-        writable = value if value.flags.writeable and all(s >= 0 for s in value.strides) else value.copy()
-        return torch.from_numpy(writable)
+        native = value.dtype.isnative and value.flags.writeable
+        if not (native and all(s >= 0 and s % value.itemsize == 0 for s in value.strides)):
+            value = value.astype(value.dtype.newbyteorder("="), order="C")
+        return torch.from_numpy(value)
     if which == "cupy":
         return torch.from_dlpack(value)
     return _rebuilt(value, to_tensor) if isinstance(value, tuple) else value

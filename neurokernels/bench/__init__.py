@@ -5,6 +5,7 @@ of what they left.
 """
 
 from neurokernels.bench.goals import Goal, at_most, bandwidth, faster, within
+from neurokernels.bench.kernels import kernels
 from neurokernels.bench.memory import available, leaf_calls, saved_bytes
 from neurokernels.bench.race import Absent, Gate, Row, race
 from neurokernels.bench.results import GoalResult, Group, Machine, Results, RowResult, load, save
@@ -23,6 +24,7 @@ __all__ = [
     "available",
     "bandwidth",
     "faster",
+    "kernels",
     "leaf_calls",
     "load",
     "race",

@@ -28,8 +28,14 @@ def plot(results: Results, folder: Path) -> list[Path]:
     for (op, device), families in panels.items():
         curves = {name: groups for name, groups in families.items() if len({g.size for g in groups}) > 1}
         if curves:
-            paths.append(_picture(curves, folder / f"{op}-{device}.png", f"{op} on {results.machine.cpu}"))
+            paths.append(
+                _picture(curves, folder / f"{op}-{device}.png", f"{op} on {_chip(results, device)}; lower is better")
+            )
     return paths
+
+
+def _chip(results: Results, device: str) -> str:
+    return results.machine.cpu if device == "cpu" else results.machine.gpu or device
 
 
 def _family(group: Group) -> str:
@@ -46,15 +52,16 @@ def _picture(curves: dict[str, list[Group]], path: Path, title: str) -> Path:
     names = list(dict.fromkeys(row.name for groups in curves.values() for g in groups for row in g.rows if row.timing))
     ours = {row.name for groups in curves.values() for g in groups for row in g.rows if row.ours}
     styles = _styles(names, ours)
-    for ax, (family, groups) in zip(axes.flat, curves.items(), strict=False):
+    for place, (ax, (family, groups)) in enumerate(zip(axes.flat, curves.items(), strict=False)):
         _panel(ax, sorted(groups, key=lambda g: g.size), styles)
         ax.set_title(family, fontsize=10)
+        if place + columns >= len(curves):  # nothing below it
+            ax.tick_params(labelbottom=True)
+            ax.set_xlabel("elements")
     for ax in axes.flat[len(curves) :]:
         ax.set_axis_off()
     for ax in axes[:, 0]:
         ax.set_ylabel("ns per element")
-    for ax in axes[-1]:
-        ax.set_xlabel("elements")
     handles = [Line2D([], [], **style, label=name) for name, style in styles.items()]
     handles.append(Line2D([], [], color="black", linestyle=":", label="memory copy of the counted bytes"))
     figure.legend(handles=handles, loc="outside lower center", ncols=min(5, len(handles)), frameon=False, fontsize=9)

@@ -17,15 +17,14 @@ def duration(seconds: float) -> str:
 
 def cells(row: RowResult, group: Group) -> tuple[str, ...]:
     """What a table says of a row."""
-    name = row.name if row.threads == group.threads else f"{row.name}, {row.threads} threads"
     if row.timing is None:
-        return (name, row.status, *[""] * (len(HEADER) - 3), row.reason or "")
+        return (row.name, row.status, *[""] * (len(HEADER) - 3), row.reason or "")
     best = group.champion
     ratio = f"{row.timing.best / best.timing.best:.2f} x" if best and best.timing and best is not row else ""
     further = ", ".join(f"{key} {value:.3g}" for key, value in row.extra.items() if key != SAVED)
     clock = "" if row.timing.clock == "wall" else row.timing.clock
     return (
-        name,
+        row.name,
         duration(row.timing.best),
         duration(row.timing.median),
         f"{row.timing.spread:.0%}",

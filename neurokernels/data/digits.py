@@ -1,7 +1,7 @@
 """Digits: 1,797 handwritten digits of 8 x 8 pixels, which scikit-learn brings along; needs no network.
 
-Source: Alpaydin & Kaynak, "Optical Recognition of Handwritten Digits", UCI Machine Learning Repository (its test part). It
-has no split of its own: the last 360 images, by other writers than the first ones, are the test images here.
+Source: Alpaydin & Kaynak, "Optical Recognition of Handwritten Digits", UCI Machine Learning Repository (its test part).
+It has no split of its own: the last 360 images, by other writers than the first ones, are the test images here.
 """
 
 import io

@@ -9,7 +9,7 @@ from pathlib import Path
 
 
 def cache_folder(root: str | os.PathLike[str] | None = None) -> Path:
-    """The folder of all data sets: ``root``, else ``NEUROKERNELS_DATA``, else ``neurokernels`` in the user's cache folder."""
+    """Where data sets are: ``root``, else ``NEUROKERNELS_DATA``, else ``neurokernels`` in the user's cache folder."""
     chosen = root or os.environ.get("NEUROKERNELS_DATA")
     if chosen:
         return Path(chosen).expanduser().absolute()
@@ -28,7 +28,8 @@ def sha256(content: bytes) -> str:
 def write_whole(contents: Mapping[Path, bytes]) -> None:
     """Writes every file or none: each one beside its place first, all renamed only when the last byte is on the disk.
 
-    A reader sees the old file or the new one, whatever happens in between; what an interrupted call leaves behind is removed.
+    A reader sees the old file or the new one, whatever happens in between; what an interrupted call leaves behind is
+    removed.
 
     Args:
         contents: The bytes of each file. Folders are made as needed.

@@ -1,4 +1,4 @@
-"""MNIST: 70,000 handwritten digits of 28 x 28 pixels (LeCun, Cortes & Burges, "The MNIST database of handwritten digits")."""
+"""MNIST: 70,000 handwritten digits of 28 x 28 pixels (LeCun, Cortes & Burges, "The MNIST database")."""
 
 from neurokernels.data.idx import parse
 from neurokernels.data.registry import Dataset, Spec

@@ -73,8 +73,9 @@ def names() -> tuple[str, ...]:
 def load(name: str, root: str | os.PathLike[str] | None = None) -> Dataset:
     """Loads a data set from the first source that serves it, and prints which one did and which ones failed before.
 
-    The order is: official files in ``root`` (plain or gzip; also where downloads are kept), the official address, a package
-    that carries the official files, what is installed. Every file is checked by size and sha256 each time it is read.
+    The order is: official files in ``root`` (plain or gzip; also where downloads are kept), the official address, a
+    package that carries the official files, what is installed. Every file is checked by size and sha256 whenever it is
+    read.
 
     Args:
         name: One of `names`.
@@ -111,8 +112,8 @@ def load_spec(spec: Spec, root: str | os.PathLike[str] | None = None) -> Dataset
         return data
     reasons = "\n".join(failed)
     raise DataError(
-        f"data: no source served {spec.name}:\n{reasons}\nPut its official files ({_listed(spec.files)}, plain or .gz) into "
-        f"{home / spec.name}, or name the folder that holds them in NEUROKERNELS_DATA."
+        f"data: no source served {spec.name}:\n{reasons}\nPut its official files ({_listed(spec.files)}, plain or .gz) "
+        f"into {home / spec.name}, or name the folder that holds them in NEUROKERNELS_DATA."
     )
 
 
@@ -125,8 +126,8 @@ def _keep(spec: Spec, source: Source, contents: Mapping[str, bytes], home: Path)
         write_whole({folder / file.name: contents[file.name] for file in spec.files})
     except OSError as why:
         raise DataError(
-            f"data: {spec.name} was served by {source} but cannot be kept in {folder}: {why}. Nothing was left there; free "
-            f"{sum(file.size for file in spec.files) / 1e6:.0f} MB or name another folder in NEUROKERNELS_DATA."
+            f"data: {spec.name} was served by {source} but cannot be kept in {folder}: {why}. Nothing was left there; "
+            f"free {sum(file.size for file in spec.files) / 1e6:.0f} MB or name another folder in NEUROKERNELS_DATA."
         ) from why
     return f", kept in {folder}"
 

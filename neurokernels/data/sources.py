@@ -1,7 +1,8 @@
 """Where the official files of a data set come from. A source hands over whole files or says why it cannot.
 
 Checksums are those of the decompressed content, so that they hold for every container (plain, gzip, a package) a file
-travels in. A source that has a data set in another format only is given a ``convert`` that makes the official one of it.
+travels in. A source that has a data set in another format only is given a ``convert`` that makes the official one of
+it.
 """
 
 import gzip
@@ -73,7 +74,7 @@ def _at_most(got: int, size: int) -> str:
 
 
 def _read(stream: BinaryIO, size: int) -> bytes:
-    """Reads a file of a known size, unpacked if it is gzip: one byte more at most, so that no archive fills the memory."""
+    """Reads a file of a known size, unpacked if it is gzip; one byte more at most: no archive fills the memory."""
     magic = stream.read(2)
     stream.seek(0)
     if magic != b"\x1f\x8b":
@@ -179,13 +180,13 @@ class Npm:
 
     def _members(self, archive: Path) -> Contents:
         """Reads members straight into memory. Nothing is extracted, so no path in the archive can lead anywhere."""
+        wanted = {f"package/{path}": size for path, size in self.members.items()}
         found: Contents = {}
         try:
             with tarfile.open(archive, "r:gz") as tar:
                 for member in tar:
-                    inside = member.name.partition("/")[2]
-                    if member.isreg() and inside in self.members and (stream := tar.extractfile(member)) is not None:
-                        found[Path(inside).name] = stream.read(self.members[inside] + 1)
+                    if member.name in wanted and member.isreg() and (stream := tar.extractfile(member)) is not None:
+                        found[Path(member.name).name] = stream.read(wanted[member.name] + 1)
         except _DAMAGED as why:
             raise SourceError(f"the package archive is damaged: {why}") from why
         _complete(found, (Path(inside).name for inside in self.members))

@@ -4,4 +4,4 @@
 """
 
 #: Module of each trainer; its ``main(arguments) -> exit status`` is the command.
-TRAINERS = {"spiking": "neurokernels.trainers.spiking"}
+TRAINERS = {"spiking": "neurokernels.trainers.spiking.command"}

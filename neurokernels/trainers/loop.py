@@ -1,7 +1,7 @@
 """The loop that every trainer shares: seeded, shown, and checkpointed so that a resumed run gives the same numbers.
 
-A checkpoint holds everything that the next step depends on: models, optimisers, schedulers, every generator, the order of
-the epoch and how far it went. It is written after every epoch, every minute, and when the run is interrupted.
+A checkpoint holds everything that the next step depends on: models, optimisers, schedulers, every generator, the order
+of the epoch and how far it went. It is written after every epoch, every minute, and when the run is interrupted.
 """
 
 import math
@@ -110,8 +110,8 @@ class Loop:
         Args:
             step: Trains on the examples with these indices, ``[n]`` int64 on the CPU; returns their mean metrics as 0-d
                 tensors, which are read when they are shown.
-            finish: Given the epoch (from 1) and the means of the metrics over it, evaluates, and returns the rows of the
-                epoch for ``metrics.jsonl``.
+            finish: Given the epoch (from 1) and the means of the metrics over it, evaluates, and returns the rows of
+                the epoch for ``metrics.jsonl``.
             console: Where progress is shown.
 
         Returns:
@@ -139,7 +139,9 @@ class Loop:
                         self.save()
                         saved = now
                     if now - shown >= _SHOW_SECONDS:
-                        bar.update(task, completed=self._epoch * self.examples + self._at, description=self._described())
+                        bar.update(
+                            task, completed=self._epoch * self.examples + self._at, description=self._described()
+                        )
                         shown = now
                 self._close_epoch(finish, console)
                 saved = time.monotonic()
@@ -181,7 +183,7 @@ def _signals() -> Iterator[list[int]]:
     if threading.current_thread() is not threading.main_thread():
         yield received
         return
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    before: dict[int, Any] = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
     def note(number: int, frame: FrameType | None) -> None:
         received.append(number)

@@ -2,6 +2,7 @@
 
 import io
 import json
+import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,8 @@ import torch
 
 from neurokernels import __version__
 from neurokernels.data.files import write_whole
+
+_ELSEWHERE = "choose another folder with --out"
 
 
 class RunError(OSError):
@@ -34,35 +37,39 @@ class RunFolder:
             resume: Whether to go on from an earlier run with the same settings, if there is one.
 
         Raises:
-            RunError: The folder holds a run and ``resume`` is false, the run had other settings, or it cannot be written.
+            RunError: The folder holds a run and ``resume`` is false, the run had other settings, or it cannot be
+                written.
         """
         folder = cls(path)
         asked = json.loads(json.dumps({"trainer": trainer} | dict(settings)))
-        if not folder.settings_file.exists():
-            versions = {"neurokernels": __version__, "torch": torch.__version__}
-            folder.write("settings.json", (json.dumps({"settings": asked, "versions": versions}, indent=2) + "\n").encode())
-        elif not resume:
-            raise RunError(f"{path} already holds a run: add --resume to go on with it, or choose another folder with --out")
-        elif (then := folder._settings()) != asked:
-            names = sorted(name for name in asked.keys() | then.keys() if asked.get(name) != then.get(name))
-            differ = "; ".join(f"{name} was {then.get(name)!r} and is {asked.get(name)!r}" for name in names)
+        tools = {"neurokernels": __version__, "torch": torch.__version__, "threads": torch.get_num_threads()}
+        earlier = folder._earlier()
+        if earlier is None:
+            text = json.dumps({"settings": asked, "made with": tools}, indent=2)
+            folder.write("settings.json", f"{text}\n".encode())
+            return folder
+        if not resume:
+            raise RunError(f"{path} holds a run already: add --resume to go on with it, or {_ELSEWHERE}")
+        if differ := _differences(earlier["settings"], asked):
             raise RunError(
-                f"{path} cannot be resumed with other settings: {differ}. Repeat the settings it was started with, or choose "
-                "another folder with --out"
+                f"{path} cannot be resumed with other settings: {differ}; repeat those it has, or {_ELSEWHERE}"
+            )
+        if differ := _differences(earlier["made with"], tools):
+            warnings.warn(
+                f"{path} goes on with other tools, so to the same numbers but for rounding: {differ}", stacklevel=2
             )
         return folder
 
-    @property
-    def settings_file(self) -> Path:
-        """What the run was asked to do."""
-        return self.path / "settings.json"
-
-    def _settings(self) -> dict[str, Any]:
+    def _earlier(self) -> dict[str, dict[str, Any]] | None:
+        """The settings file of an earlier run."""
+        path = self.path / "settings.json"
         try:
-            settings = json.loads(self.settings_file.read_text())["settings"]
-            return dict(settings)
+            found = json.loads(path.read_text())
+            return {part: dict(found[part]) for part in ("settings", "made with")}
+        except (FileNotFoundError, NotADirectoryError):
+            return None
         except (OSError, ValueError, KeyError, TypeError) as why:
-            raise RunError(f"{self.settings_file} cannot be read: {why}; choose another folder with --out") from why
+            raise RunError(f"{path} cannot be read: {why}; {_ELSEWHERE}") from why
 
     def write(self, name: str, content: bytes) -> Path:
         """Writes a file of the run, whole or not at all."""
@@ -70,7 +77,7 @@ class RunFolder:
         try:
             write_whole({path: content})
         except OSError as why:
-            raise RunError(f"{path} cannot be written: {why}; choose another folder with --out") from why
+            raise RunError(f"{path} cannot be written: {why}; {_ELSEWHERE}") from why
         return path
 
     def write_metrics(self, rows: Iterable[Mapping[str, Any]]) -> None:
@@ -91,4 +98,10 @@ class RunFolder:
         try:
             return dict(torch.load(path, map_location="cpu", weights_only=True))
         except Exception as why:  # torch raises a different type for every kind of damage
-            raise RunError(f"{path} cannot be read ({why}); remove it to start this run anew") from why
+            damage = type(why).__name__  # its text would advise to load it without safety
+            raise RunError(f"{path} is damaged ({damage}); remove it to start this run anew") from why
+
+
+def _differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    names = sorted(name for name in then.keys() | now.keys() if then.get(name) != now.get(name))
+    return ", ".join(f"{name} was {then.get(name)!r} and is {now.get(name)!r}" for name in names)

@@ -106,6 +106,7 @@ def lif(
     needs = inside or (
         torch.is_grad_enabled() and (x.requires_grad or any(learns) or (v0 is not None and v0.requires_grad))
     )
+    kept = _residual(residual, chosen, reset, detach_reset, learns)
     rule = Rule(
         checks.choice("lif", "reset", reset, RESETS),
         checks.choice("lif", "reset_at", reset_at, RESET_AT) == "above",
@@ -113,7 +114,7 @@ def lif(
         checks.count("lif", "refractory", refractory),
         bool(detach_reset),
         chosen.shape,
-        _residual(residual, chosen, reset, detach_reset, learns) if needs else "none",
+        kept if needs else "none",
         *numbers,
         0.0 if floor is None else checks.number("lif", "floor", floor),
         chosen.peak, chosen.slope, chosen.low, chosen.high,

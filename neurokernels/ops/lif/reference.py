@@ -78,7 +78,8 @@ def definition(
     dtype = compute_dtype(x)
     c = torch.zeros(x.shape[1:], dtype=dtype, device=x.device) if v0 is None else v0
     left = torch.zeros(x.shape[1:], dtype=torch.int32, device=x.device) if countdown is None else countdown
-    constant = [p.detach() if isinstance(p, Tensor) else p for p in (threshold, v_reset)]
+    threshold, v_reset = (torch.as_tensor(p, dtype=dtype, device=x.device) for p in (threshold, v_reset))
+    constant = threshold.detach(), v_reset.detach()
     spikes = []
     for x_t in x.unbind(0):
         u, _ = clamp(decay * c + gain * x_t.to(dtype), rule)

@@ -1,74 +1,22 @@
-"""``neurokernels train spiking``: the handwritten-digit network of Gerum & Schilling, trained with the fused LIF op.
-
-Images become Poisson spikes; a dense layer of 128 leaky integrate-and-fire neurons and a dense leaky read-out classify them.
-Every value below is the one of the authors' MNIST script.
-
-Source: Gerum & Schilling, "Integration of Leaky-Integrate-and-Fire Neurons in Deep Learning Architectures", Neural
-Computation 33(10), 2021 (arXiv 2004.13532), and its published code.
-"""
+"""Trains the digit network: steps, evaluation and schedule, around the shared loop."""
 
 from collections.abc import Mapping
 from copy import deepcopy
-from dataclasses import asdict, dataclass, replace
-from pathlib import Path
-from typing import Annotated, Any, Literal
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import torch
-import tyro
 from rich.console import Console
 from torch import Tensor
 
-from neurokernels.data import DataError, Dataset, load
+from neurokernels.data import Dataset
 from neurokernels.encoders import Events, poisson_events
 from neurokernels.trainers.loop import Loop, Row
-from neurokernels.trainers.run import RunError, RunFolder
+from neurokernels.trainers.run import RunFolder
 from neurokernels.trainers.spiking.network import SpikingNet, loss_and_hits
+from neurokernels.trainers.spiking.settings import Settings
 
-
-@dataclass(frozen=True)
-class Settings:
-    """Trains the spiking digit network of Gerum & Schilling 2021 and draws a report."""
-
-    data: Literal["mnist", "digits"] = "mnist"
-    """Images to learn."""
-    epochs: int = 30
-    """Epochs to train."""
-    seeds: Annotated[tuple[int, ...], tyro.conf.arg(aliases=["--seed"])] = (0,)
-    """One network is trained per seed."""
-    quick: bool = False
-    """Laptop preset: 3 epochs, --compare, and the digits data set if no source serves MNIST."""
-    compare: bool = False
-    """Train the same network with plain PyTorch loops beside it, on the same spikes."""
-    out: Path | None = None
-    """Folder of the run; a new one below runs/ if not given."""
-    resume: bool = False
-    """Go on with the run in --out, to the same numbers as if it had never stopped."""
-    device: str = "auto"
-    """Torch device; auto takes a GPU if there is one."""
-    backend: str = "auto"
-    """Backend of the ops: auto, reference, cpu, triton or cuda."""
-    steps: int = 100
-    """Time steps that an image is shown for."""
-    dt: float = 0.005
-    """Length of a time step: the spike probability of a white pixel per step, and ten times the largest initial leak."""
-    batch: int = 256
-    """Images per training step."""
-    hidden: int = 128
-    """LIF neurons."""
-    learning_rate: float = 1e-3
-    """Initial learning rate of Adam."""
-    monitor: Literal["test_accuracy", "train_loss"] = "test_accuracy"
-    """What must improve, or else the learning rate falls to a tenth after 7 epochs. The authors' script watches the test
-    accuracy; train_loss keeps the test images out of it."""
-    data_root: Path | None = None
-    """Folder with data sets; else NEUROKERNELS_DATA, else the user's cache folder."""
-    checkpoint_seconds: float = 60.0
-    """Longest time between two checkpoints."""
-
-    def numbers(self, seed: int) -> dict[str, Any]:
-        """What the numbers of one run depend on."""
-        elsewhere = ("seeds", "quick", "out", "resume", "data_root", "checkpoint_seconds")
-        return {"seed": seed} | {name: value for name, value in asdict(self).items() if name not in elsewhere}
+_WHAT = ("loss", "accuracy")
 
 
 class Learner:
@@ -154,6 +102,7 @@ def train(settings: Settings, data: Dataset, seed: int, folder: RunFolder, conso
     Raises:
         Interrupted: The run was asked to stop and has saved where it was.
     """
+    torch.manual_seed(seed)  # nothing here draws from the global generator, but a user's own layer may
     device = torch.device(settings.device)
     net = initial(settings, data, seed, device)
     nets = {"fused": net, "plain": net.as_plain()} if settings.compare else {"fused": net}
@@ -165,10 +114,14 @@ def train(settings: Settings, data: Dataset, seed: int, folder: RunFolder, conso
     def step(indices: Tensor) -> dict[str, Tensor]:
         events, labels = encoder(data.train_images[indices]), train_labels[indices.to(device)]
         found = {name: learner.step(events, labels) for name, learner in learners.items()}
-        return {f"{name} {what}": value for name, pair in found.items() for what, value in zip(_WHAT, pair, strict=True)}
+        return {
+            f"{name} {what}": value for name, pair in found.items() for what, value in zip(_WHAT, pair, strict=True)
+        }
 
     def finish(epoch: int, means: Mapping[str, float]) -> list[Row]:
-        unseen = Encoder(settings, device, seed=1_000_000 * (seed + 1) + epoch)  # not the training generator: no state to keep
+        unseen = Encoder(
+            settings, device, seed=1_000_000 * (seed + 1) + epoch
+        )  # not the training generator: no state to keep
         tested = evaluate(nets, unseen, data.test_images, data.test_labels)
         rows: list[Row] = []
         for name, learner in learners.items():
@@ -185,6 +138,3 @@ def train(settings: Settings, data: Dataset, seed: int, folder: RunFolder, conso
     if loop.restore():
         console.print(f"seed {seed}: going on after {len(loop.history) // len(nets)} full epochs", highlight=False)
     return Trained(seed, loop.run(step, finish, console), before, net)
-
-
-_WHAT = ("loss", "accuracy")

@@ -1,0 +1,221 @@
+# mypy: disable-error-code="no-untyped-def"
+"""What the Triton kernels of LIF share: how they read memory, and one step of a neuron.
+
+The names: ``n`` is a neuron's place in the flattened state, ``u`` the membrane before the reset, ``c`` after it, ``left`` the
+refractory steps still to come, ``sigma`` the surrogate's derivative.
+
+Numbers come as float64 and are rounded to the state's dtype here, as PyTorch rounds a Python number. Kernels must be
+launched with ``enable_fp_fusion=False``: one fused multiply-add in `membrane` flips spikes.
+"""
+
+from typing import NamedTuple
+
+import triton
+import triton.language as tl
+
+from neurokernels.ops.lif import rule
+
+CHUNK = tl.constexpr(rule.CHUNK)
+
+
+class Policy(NamedTuple):
+    """The discrete options of a rule, compiled into a kernel."""
+
+    reset: str
+    above: bool
+    floor: bool
+    rests: bool
+    detach: bool
+    shape: str
+    residual: str
+
+
+class Neuron(NamedTuple):
+    """The parameters of a block of neurons, in the state's dtype."""
+
+    decay: tl.tensor
+    threshold: tl.tensor
+    gain: tl.tensor
+    v_reset: tl.tensor
+    floor: tl.tensor
+
+
+class Shape(NamedTuple):
+    """The numbers of a surrogate; see `neurokernels.surrogate.Surrogate`."""
+
+    peak: tl.tensor
+    slope: tl.tensor
+    low: tl.tensor
+    per_unit: tl.tensor
+    last: tl.tensor
+
+
+# Memory --------------------------------------------------------------------------------------------------------------
+
+
+@triton.jit
+def block(total, BLOCK: tl.constexpr):
+    """This program's neurons and which of them exist."""
+    n = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    return n, n < total
+
+
+@triton.jit
+def at(series, n, inner):
+    """Pointers to the first step of a series."""
+    return series.pointer + (n // inner) * series.outer + (n % inner) * series.inner
+
+
+@triton.jit
+def exists(t, steps, mask, TAIL: tl.constexpr):
+    """Which neurons have a step t; ``steps`` is per neuron."""
+    if TAIL:
+        mask = t < steps
+    return mask
+
+
+@triton.jit
+def load_chunk(pointers, stride, t, steps, mask, TAIL: tl.constexpr):
+    """The values of 16 steps from t on; zero beyond the last step."""
+    stride = tl.cast(stride, tl.int64)
+    pointers += t * stride
+    values = ()
+    for k in tl.static_range(CHUNK):
+        values = values + (tl.load(pointers + k * stride, mask=exists(t + k, steps, mask, TAIL), other=0),)
+    return values
+
+
+@triton.jit
+def load_or(pointer, number, index, mask, DTYPE: tl.constexpr):
+    """A value per neuron, or the number that stands for it."""
+    if pointer is None:
+        value = tl.full(index.shape, number, DTYPE)
+    else:
+        value = tl.load(pointer + index, mask=mask, other=0)
+    return value
+
+
+@triton.jit
+def load_kept(pointers, row, total, first, t, mask):
+    """A row of what the forward pass kept, or, for the first chunk, what it started from."""
+    later = tl.where(mask, t, 0) > 0
+    return tl.where(later, tl.load(pointers + row * total, mask=later, other=0).to(first.dtype), first)
+
+
+@triton.jit
+def store_if(pointer, n, value, mask):
+    """Stores what was asked for."""
+    if pointer is not None:
+        tl.store(pointer + n, value, mask=mask)
+
+
+@triton.jit
+def load_neuron(decay_ptr, threshold_ptr, gain_ptr, v_reset_ptr, decay, threshold, gain, v_reset, floor, p, mask,
+                STATE: tl.constexpr):  # fmt: skip
+    """The parameters at index p."""
+    return Neuron(
+        load_or(decay_ptr, decay, p, mask, STATE),
+        load_or(threshold_ptr, threshold, p, mask, STATE),
+        load_or(gain_ptr, gain, p, mask, STATE),
+        load_or(v_reset_ptr, v_reset, p, mask, STATE),
+        tl.full(p.shape, floor, STATE),
+    )
+
+
+@triton.jit
+def load_shape(peak, slope, low, per_unit, last, n, STATE: tl.constexpr):
+    """The numbers of the surrogate."""
+    return Shape(
+        tl.full(n.shape, peak, STATE),
+        tl.full(n.shape, slope, STATE),
+        tl.full(n.shape, low, STATE),
+        tl.full(n.shape, per_unit, STATE),
+        tl.full(n.shape, last, tl.int32),
+    )
+
+
+# One step ------------------------------------------------------------------------------------------------------------
+
+
+@triton.jit
+def membrane(neuron, x, c, left, POLICY: tl.constexpr):
+    """The membrane before the reset: a rounding after each product and after the sum. NaN passes the floor."""
+    u = neuron.decay * c + neuron.gain * x.to(c.dtype)
+    if POLICY.floor:
+        u = tl.where(u <= neuron.floor, neuron.floor, u)
+    if POLICY.rests:
+        u = tl.where(left > 0, neuron.v_reset, u)
+    return u
+
+
+@triton.jit
+def is_reset(neuron, u, POLICY: tl.constexpr):
+    """Whether a membrane resets."""
+    if POLICY.above:
+        resets = u > neuron.threshold
+    else:
+        resets = u >= neuron.threshold
+    return resets
+
+
+@triton.jit
+def carried(neuron, u, POLICY: tl.constexpr):
+    """The membrane after the reset."""
+    c = u
+    if POLICY.reset == "zero":
+        c = tl.where(is_reset(neuron, u, POLICY), neuron.v_reset, u)
+    if POLICY.reset == "subtract":
+        c = tl.where(is_reset(neuron, u, POLICY), u - neuron.threshold, u)
+    return c
+
+
+@triton.jit
+def countdown(neuron, u, left, refractory, POLICY: tl.constexpr):
+    """The refractory steps still to come after a step."""
+    if POLICY.rests:
+        left = tl.where(u >= neuron.threshold, refractory, tl.maximum(left - 1, 0))
+    return left
+
+
+@triton.jit
+def is_dead(neuron, u, resting, POLICY: tl.constexpr):
+    """Whether the floor or the refractory period cuts a membrane off from what came before."""
+    if POLICY.floor:
+        resting = resting | (u <= neuron.floor)
+    return resting
+
+
+@triton.jit
+def surrogate(y, shape, table, SHAPE: tl.constexpr):
+    """The surrogate's derivative at y = u - threshold; see `neurokernels.surrogate.derivative`."""
+    z = tl.abs(shape.slope * y)
+    sigma = shape.peak
+    if SHAPE == "boxcar":
+        sigma = tl.where(z < 1, sigma, 0.0)
+    if SHAPE == "tent":
+        sigma = sigma * tl.where(z >= 1, 0.0, 1 - z)
+    if SHAPE == "lorentz":
+        sigma = sigma / (1 + z * z)
+    if SHAPE == "logistic":
+        e = tl.exp(-z)
+        sigma = sigma * e / ((1 + e) * (1 + e))
+    if SHAPE == "superspike":
+        sigma = sigma / ((1 + z) * (1 + z))
+    if SHAPE == "gauss":
+        sigma = sigma * tl.exp(-z * z)
+    if SHAPE == "laplace":
+        sigma = sigma * tl.exp(-z)
+    if SHAPE == "table":
+        sigma = interpolated(y, shape, table)
+    return sigma
+
+
+@triton.jit
+def interpolated(y, shape, table):
+    """The table between its two samples next to y, zero outside."""
+    position = (y - shape.low) * shape.per_unit
+    within = (position >= 0) & (position <= shape.last.to(y.dtype))
+    position = tl.where(within, position, 0.0)
+    index = tl.minimum(position.to(tl.int32), shape.last - 1)
+    below, above = tl.load(table + index), tl.load(table + index + 1)
+    return tl.where(within, below + (position - index.to(y.dtype)) * (above - below), 0.0)

@@ -1,0 +1,149 @@
+"""The command ``neurokernels train spiking``: every seed in turn, then the timing, the picture and the table."""
+
+import json
+import statistics
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+import tyro
+from rich.console import Console
+from rich.table import Table
+
+from neurokernels import backend, explain
+from neurokernels.bench import Group
+from neurokernels.data import DataError, Dataset, load
+from neurokernels.trainers.loop import Row
+from neurokernels.trainers.run import RunError, RunFolder
+from neurokernels.trainers.spiking.report import draw
+from neurokernels.trainers.spiking.settings import Settings
+from neurokernels.trainers.spiking.timing import race_networks
+from neurokernels.trainers.spiking.traces import watch
+from neurokernels.trainers.spiking.trainer import Encoder, Trained, train
+
+#: The digits are fewer and smaller than MNIST's: more spikes per pixel, smaller batches.
+_DIGITS: dict[str, Any] = {"data": "digits", "dt": 0.2, "batch": 32}
+
+
+def parse(arguments: Sequence[str]) -> Settings:
+    """Settings from the command line; ``--quick`` and ``--data digits`` change the defaults of what is not given."""
+    default = Settings(epochs=3, compare=True) if "--quick" in arguments else Settings()
+    if "digits" in arguments or "--data=digits" in arguments:
+        default = replace(default, **_DIGITS)
+    return tyro.cli(Settings, args=list(arguments), default=default, prog="neurokernels train spiking")
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Runs the command; returns its exit status.
+
+    Raises:
+        RunError, DataError: A folder or a data set cannot be used.
+        Interrupted: The run was asked to stop and has saved where it was.
+    """
+    settings, console = parse(arguments), Console()
+    if settings.resume and settings.out is None:
+        raise RunError("--resume needs --out, the folder of the run to go on with")
+    settings, data = _data(settings, console)
+    device = torch.device(_device(settings.device))
+    settings = replace(settings, device=str(device))
+    out = settings.out or _new_folder(settings.data)
+    with backend(settings.backend):
+        console.print(explain("lif", torch.empty(0, device=device)).splitlines()[0], highlight=False)
+        trained = [_one(settings, data, seed, out, console) for seed in settings.seeds]
+        picture = _report(settings, data, trained, out, console)
+    console.print(f"\npicture: {picture}\nnumbers: {out / 'summary.md'}", highlight=False, soft_wrap=True)
+    return 0
+
+
+def _device(name: str) -> str:
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    return name
+
+
+def _new_folder(data: str) -> Path:
+    return Path("runs") / time.strftime(f"spiking-{data}-%Y%m%d-%H%M%S")
+
+
+def _data(settings: Settings, console: Console) -> tuple[Settings, Dataset]:
+    try:
+        return settings, load(settings.data, settings.data_root)
+    except DataError as why:
+        if not settings.quick or settings.data == "digits":
+            raise
+        console.print(
+            f"{why}\n[bold]MNIST cannot be had, so this run learns scikit-learn's small digits instead.[/bold]"
+        )
+        settings = replace(settings, epochs=10 * settings.epochs, **_DIGITS)
+        return settings, load("digits")
+
+
+def _one(settings: Settings, data: Dataset, seed: int, out: Path, console: Console) -> Trained:
+    folder = RunFolder.open(out / f"seed-{seed}", "spiking", settings.numbers(seed), resume=settings.resume)
+    return train(settings, data, seed, folder, console)
+
+
+def _report(settings: Settings, data: Dataset, trained: Sequence[Trained], out: Path, console: Console) -> Path:
+    first, folder = trained[0], RunFolder(out)
+    encoder = Encoder(settings, torch.device(settings.device), seed=0)
+    seen = encoder(data.test_images[:1])
+    batch = encoder(data.train_images[: settings.batch])
+    labels = data.train_labels[: settings.batch].to(encoder.device)
+    timing = race_networks(first.after, settings, batch, labels)
+    folder.write("timing.json", json.dumps([asdict(group) for group in timing], indent=1).encode())
+    histories = [run.history for run in trained]
+    seeds = f"seed {first.seed}" if len(trained) == 1 else f"{len(trained)} seeds"
+    size = f"{settings.hidden} LIF neurons, {settings.steps} steps"
+    title = f"Gerum & Schilling's spiking network on {data.name}: {size}, {seeds}"
+    before, after = watch(first.before, seen), watch(first.after, seen)
+    picture = draw(title, histories, data.test_images[0], int(data.test_labels[0]), before, after, timing)
+    rows = [[{"seed": run.seed} | row for row in run.history if row["epoch"] == settings.epochs] for run in trained]
+    _summarise([row for some in rows for row in some], timing, data, folder, console)
+    return folder.write("report.png", picture)
+
+
+def _summarise(
+    final: Sequence[Row], timing: Sequence[Group], data: Dataset, folder: RunFolder, console: Console
+) -> None:
+    """Writes ``summary.json`` and ``summary.md`` and shows the table: test accuracies per seed and network."""
+    networks = list(dict.fromkeys(row["network"] for row in final))
+    seeds = list(dict.fromkeys(row["seed"] for row in final))
+    accuracy = {(row["seed"], row["network"]): 100 * row["test_accuracy"] for row in final}
+    columns = {name: [accuracy[seed, name] for seed in seeds] for name in networks}
+    lines = [["seed", *networks]] + [
+        [str(seed), *(f"{columns[name][i]:.2f}" for name in networks)] for i, seed in enumerate(seeds)
+    ]
+    if len(seeds) > 1:
+        lines.append(
+            ["mean ± sd", *(f"{statistics.mean(c):.2f} ± {statistics.stdev(c):.2f}" for c in columns.values())]
+        )
+    table = Table(title=f"test accuracy on {data.name} after {final[0]['epoch']} epochs (%)", title_justify="left")
+    for heading in lines[0]:
+        table.add_column(heading, justify="right")
+    for line in lines[1:]:
+        table.add_row(*line)
+    console.print(table)
+    costs = [_cost(group) for group in timing]
+    for cost in costs:
+        console.print(cost, highlight=False)
+    marked = [" | ".join(line) for line in lines]
+    marked.insert(1, " | ".join(["---:"] * len(lines[0])))
+    text = "\n".join([f"{table.title}; data from {data.source}", "", *(f"| {line} |" for line in marked), "", *costs])
+    folder.write("summary.md", (text + "\n").encode())
+    folder.write("summary.json", (json.dumps({"final": list(final), "source": data.source}, indent=1) + "\n").encode())
+
+
+def _cost(group: Group) -> str:
+    times = {row.name: row.timing.median * 1e3 if row.timing else None for row in group.rows}
+    shown = ", ".join(
+        f"{name} {'has no time: ' + _why(group, name) if ms is None else f'{ms:.2f} ms'}" for name, ms in times.items()
+    )
+    ratio = f", {times['plain'] / times['fused']:.1f} x" if times["plain"] and times["fused"] else ""
+    return f"{group.name}: {shown}{ratio} ({group.threads} threads, medians of interleaved rounds)"
+
+
+def _why(group: Group, name: str) -> str:
+    return next(str(row.reason) for row in group.rows if row.name == name)
