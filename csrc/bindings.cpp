@@ -30,89 +30,82 @@ constexpr bool kHasOpenmp = true;
 constexpr bool kHasOpenmp = false;
 #endif
 
-// What Python hands over (neurokernels/ops/lif/cpu.py): addresses as integers, zero for null.
-using Address = uintptr_t;
-using Strided = std::array<int64_t, 3>;  // address, elements per step, elements per outer index
-using Codes = std::array<int, 7>;        // rule.py: pack
-using Numbers = std::array<double, 9>;
-using Parameters = std::array<Address, 5>;  // decay, threshold, gain, v_reset, table
+// What Python hands over (neurokernels/ops/lif/cpu.py): addresses as integers, zero for null. All arguments are integers, because
+// pybind11 takes a tenth of a tuple's time for one: a call on a tiny layer is mostly this.
+using Int = int64_t;
 
 template <class T = void>
-T* pointer(Address address) {
-  return reinterpret_cast<T*>(address);
+T* at(Int address) {
+  return reinterpret_cast<T*>(static_cast<uintptr_t>(address));
 }
 
-nk::lif::Series series(const Strided& s) { return {pointer(static_cast<Address>(s[0])), s[1], s[2]}; }
+nk::lif::Series series(Int address, Int step, Int outer) { return {at(address), step, outer}; }
 
-nk::lif::Size size_of(const std::array<int64_t, 3>& s) { return {s[0], s[1], s[2]}; }
-
-nk::lif::Rule rule_of(const Codes& c, const Numbers& n, const Parameters& p, int64_t table_size) {
+nk::lif::Rule make_rule(const std::array<int, 7>& c, const std::array<double, 9>& n) {
   using namespace nk::lif;
-  return {static_cast<Reset>(c[0]), c[1] != 0,        c[2] != 0,        c[3],
-          c[4] != 0,                static_cast<Shape>(c[5]), static_cast<Residual>(c[6]),
-          n[0], n[1], n[2], n[3], n[4], n[5], n[6], n[7], n[8],
-          pointer(p[0]), pointer(p[1]), pointer(p[2]), pointer(p[3]), pointer(p[4]), table_size};
+  return {static_cast<Reset>(c[0]), c[1] != 0, c[2] != 0, c[3], c[4] != 0, static_cast<Shape>(c[5]), static_cast<Residual>(c[6]),
+          n[0], n[1], n[2], n[3], n[4], n[5], n[6], n[7], n[8], nullptr, nullptr, nullptr, nullptr, nullptr, 0};
 }
+
+// Arguments that every function below begins with, in this order, and what they become.
+#define NK_NEURON                                                                                                               \
+  int dtype, Int steps, Int outer, Int inner, const nk::lif::Rule &shared, Int decay, Int threshold, Int gain, Int v_reset,     \
+      Int table, Int v0, Int countdown, Int table_size
+#define NK_TAKE_NEURON                                                                                                          \
+  const nk::lif::Size size{steps, outer, inner};                                                                                \
+  const nk::lif::Start start{at(v0), at<int32_t>(countdown)};                                                                   \
+  const nk::Dtype type = static_cast<nk::Dtype>(dtype);                                                                         \
+  nk::lif::Rule rule = shared;                                                                                                  \
+  rule.decays = at(decay), rule.thresholds = at(threshold), rule.gains = at(gain), rule.v_resets = at(v_reset);                 \
+  rule.table = at(table), rule.table_size = table_size;
+#define NK_SERIES(name) Int name##_data, Int name##_step, Int name##_outer
+#define NK_TAKE(name) series(name##_data, name##_step, name##_outer)
 
 void bind_lif(py::module_& m) {
   using namespace nk::lif;
-  using nk::Dtype;
-  using Size3 = std::array<int64_t, 3>;
-  using Pair = std::array<Address, 2>;
-  using Five = std::array<Address, 5>;
   const auto release = py::call_guard<py::gil_scoped_release>();
+  py::class_<Rule>(m, "LifRule").def(py::init(&make_rule));
   m.def("lif_forward",
-        [](int dtype, const Size3& size, const Codes& codes, const Numbers& numbers, const Parameters& parameters, int64_t table_size,
-           const Pair& start, const Strided& x, const Strided& spikes, Address membrane, Address countdown, const Pair& kept,
-           int threads) {
-          const Rule rule = rule_of(codes, numbers, parameters, table_size);
-          forward(static_cast<Dtype>(dtype), size_of(size), rule, {pointer(start[0]), pointer<int32_t>(start[1])}, series(x),
-                  series(spikes), pointer(membrane), pointer<int32_t>(countdown), {pointer(kept[0]), pointer<uint8_t>(kept[1])}, threads);
+        [](NK_NEURON, NK_SERIES(x), NK_SERIES(spikes), Int membrane, Int left, Int residual, Int counts, int threads) {
+          NK_TAKE_NEURON
+          forward(type, size, rule, start, NK_TAKE(x), NK_TAKE(spikes), at(membrane), at<int32_t>(left),
+                  {at(residual), at<uint8_t>(counts)}, threads);
         },
         release);
   m.def("lif_backward",
-        [](int dtype, const Size3& size, const Codes& codes, const Numbers& numbers, const Parameters& parameters, int64_t table_size,
-           const Pair& start, const Strided& x, const Strided& g, Address g_membrane, const Pair& kept, const Strided& dx,
-           const Five& grads, int threads) {
-          const Rule rule = rule_of(codes, numbers, parameters, table_size);
-          const Gradients gradients{series(dx), pointer(grads[0]), pointer(grads[1]), pointer(grads[2]), pointer(grads[3]), pointer(grads[4])};
-          backward(static_cast<Dtype>(dtype), size_of(size), rule, {pointer(start[0]), pointer<int32_t>(start[1])}, series(x), series(g),
-                   pointer(g_membrane), {pointer(kept[0]), pointer<uint8_t>(kept[1])}, gradients, threads);
+        [](NK_NEURON, NK_SERIES(x), NK_SERIES(g), Int g_membrane, Int residual, Int counts, NK_SERIES(dx), Int dv0, Int ddecay,
+           Int dthreshold, Int dgain, Int dv_reset, int threads) {
+          NK_TAKE_NEURON
+          backward(type, size, rule, start, NK_TAKE(x), NK_TAKE(g), at(g_membrane), {at(residual), at<uint8_t>(counts)},
+                   {NK_TAKE(dx), at(dv0), at(ddecay), at(dthreshold), at(dgain), at(dv_reset)}, threads);
         },
         release);
   m.def("lif_tangent",
-        [](int dtype, const Size3& size, const Codes& codes, const Numbers& numbers, const Parameters& parameters, int64_t table_size,
-           const Pair& start, const Strided& x, const Strided& dx, const Five& directions, const Strided& spikes, Address membrane,
-           int threads) {
-          const Rule rule = rule_of(codes, numbers, parameters, table_size);
-          const Tangents tangents{series(dx), pointer(directions[0]), pointer(directions[1]), pointer(directions[2]), pointer(directions[3]),
-                                  pointer(directions[4])};
-          tangent(static_cast<Dtype>(dtype), size_of(size), rule, {pointer(start[0]), pointer<int32_t>(start[1])}, series(x), tangents,
-                  series(spikes), pointer(membrane), threads);
+        [](NK_NEURON, NK_SERIES(x), NK_SERIES(dx), Int dv0, Int ddecay, Int dthreshold, Int dgain, Int dv_reset, NK_SERIES(spikes),
+           Int membrane, int threads) {
+          NK_TAKE_NEURON
+          tangent(type, size, rule, start, NK_TAKE(x), {NK_TAKE(dx), at(dv0), at(ddecay), at(dthreshold), at(dgain), at(dv_reset)},
+                  NK_TAKE(spikes), at(membrane), threads);
         },
         release);
   m.def("leaky_forward",
-        [](int dtype, const Size3& size, const Codes& codes, const Numbers& numbers, const Parameters& parameters, Address v0,
-           const Strided& x, const Strided& trace, int threads) {
-          leaky_forward(static_cast<Dtype>(dtype), size_of(size), rule_of(codes, numbers, parameters, 0), pointer(v0), series(x),
-                        series(trace), threads);
+        [](NK_NEURON, NK_SERIES(x), NK_SERIES(trace), int threads) {
+          NK_TAKE_NEURON
+          leaky_forward(type, size, rule, start.membrane, NK_TAKE(x), NK_TAKE(trace), threads);
         },
         release);
   m.def("leaky_backward",
-        [](int dtype, const Size3& size, const Codes& codes, const Numbers& numbers, const Parameters& parameters, Address v0,
-           const Strided& x, const Strided& trace, const Strided& g, const Strided& dx, const std::array<Address, 3>& grads, int threads) {
-          const Gradients gradients{series(dx), pointer(grads[0]), pointer(grads[1]), nullptr, pointer(grads[2]), nullptr};
-          leaky_backward(static_cast<Dtype>(dtype), size_of(size), rule_of(codes, numbers, parameters, 0), pointer(v0), series(x),
-                         series(trace), series(g), gradients, threads);
+        [](NK_NEURON, NK_SERIES(x), NK_SERIES(trace), NK_SERIES(g), NK_SERIES(dx), Int dv0, Int ddecay, Int dgain, int threads) {
+          NK_TAKE_NEURON
+          leaky_backward(type, size, rule, start.membrane, NK_TAKE(x), NK_TAKE(trace), NK_TAKE(g),
+                         {NK_TAKE(dx), at(dv0), at(ddecay), nullptr, at(dgain), nullptr}, threads);
         },
         release);
   m.def("leaky_tangent",
-        [](int dtype, const Size3& size, const Codes& codes, const Numbers& numbers, const Parameters& parameters, Address v0,
-           const Strided& x, const Strided& trace, const Strided& dx, const std::array<Address, 3>& directions, const Strided& out,
-           int threads) {
-          const Tangents tangents{series(dx), pointer(directions[0]), pointer(directions[1]), nullptr, pointer(directions[2]), nullptr};
-          leaky_tangent(static_cast<Dtype>(dtype), size_of(size), rule_of(codes, numbers, parameters, 0), pointer(v0), series(x),
-                        series(trace), tangents, series(out), threads);
+        [](NK_NEURON, NK_SERIES(x), NK_SERIES(trace), NK_SERIES(dx), Int dv0, Int ddecay, Int dgain, NK_SERIES(out), int threads) {
+          NK_TAKE_NEURON
+          leaky_tangent(type, size, rule, start.membrane, NK_TAKE(x), NK_TAKE(trace),
+                        {NK_TAKE(dx), at(dv0), at(ddecay), nullptr, at(dgain), nullptr}, NK_TAKE(out), threads);
         },
         release);
 }

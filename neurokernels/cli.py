@@ -34,6 +34,7 @@ def _train(words: Sequence[str]) -> int:
         named = f"there is no trainer {words[0]!r}" if words else "which trainer?"
         return _refuse(f"neurokernels train: {named}; trainers: {', '.join(TRAINERS)}")
     try:
+        from neurokernels import BackendError
         from neurokernels.trainers.loop import Interrupted
 
         trainer = import_module(TRAINERS[words[0]])
@@ -44,7 +45,7 @@ def _train(words: Sequence[str]) -> int:
     except Interrupted as stop:
         print(f"\nstopped in {stop}; the same command with --resume goes on from there", file=sys.stderr)
         return 128 + stop.number
-    except OSError as why:  # DataError and RunError are written for the user
+    except (OSError, BackendError) as why:  # DataError and RunError too: written for the user
         return _refuse(str(why))
 
 

@@ -23,7 +23,7 @@ struct Forward {
     const Uniform<T> k = uniform<T>(rule);
     const bool bits = rule.residual == Residual::kBits;
     const bool direct = rule.refractory == 0 && rule.residual != Residual::kMembrane;
-    Slow<T> slow{Input<T>(dtype, x, block), Output<T>(dtype, spikes, block), {}, {}};
+    Slow<T> slow(*this, block);
     load(s, rule, start, block);
     for (int64_t t = 0, chunk = 0; t < size.steps; t += kChunk, ++chunk) {
       const int steps = static_cast<int>(std::min<int64_t>(kChunk, size.steps - t));
@@ -43,6 +43,7 @@ struct Forward {
 
   template <class T>
   struct Slow {
+    Slow(const Forward& f, const Block& block) : in(f.dtype, f.x, block), out(f.dtype, f.spikes, block) {}  // buffers stay unset
     Input<T> in;
     Output<T> out;
     Buffer<T> u;

@@ -105,9 +105,13 @@ void load(Lanes<T>& s, const Rule& rule, Start start, const Block& block) {
   fill(s.left, start.countdown, 0.0, block);
   // "above" as a comparison with the next number up, no reset as one with NaN, which nothing reaches. Nothing lies above infinity.
   constexpr T infinity = std::numeric_limits<T>::infinity(), never = std::numeric_limits<T>::quiet_NaN();
-  for (int l = 0; l < block.lanes; ++l) {
-    const T theta = s.threshold[l], above = theta == infinity || !rule.above ? never : std::nextafter(theta, infinity);
-    s.reset_at[l] = rule.reset == Reset::kNone ? never : rule.above ? above : theta;
+  if (rule.reset == Reset::kNone) {
+    std::fill_n(s.reset_at, block.lanes, never);
+  } else if (!rule.above) {
+    std::copy_n(s.threshold, block.lanes, s.reset_at);
+  } else {
+    std::transform(s.threshold, s.threshold + block.lanes, s.reset_at,
+                   [](T theta) { return theta == infinity ? never : std::nextafter(theta, infinity); });
   }
 }
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import cache
 from importlib import import_module
 from types import ModuleType
 from typing import Any
@@ -24,6 +25,9 @@ INHERIT = ""
 
 class BackendError(RuntimeError):
     """The backend that was asked for cannot run this call; the message says why."""
+
+
+_imported = cache(import_module)
 
 
 @dataclass(frozen=True)
@@ -50,7 +54,7 @@ class Backend:
 
     def kernels(self) -> ModuleType:
         """The module that holds the kernels."""
-        return import_module(self.module)
+        return _imported(self.module)
 
 
 _tables: dict[str, tuple[Backend, ...]] = {}

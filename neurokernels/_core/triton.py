@@ -85,24 +85,28 @@ def arranged(inputs: Sequence[Tensor | None], outputs: Sequence[Tensor | None]) 
         output.copy_(written)
 
 
-def launch(kernel: Any, like: Tensor, total: int, **arguments: Any) -> None:
+#: From so many neurons on, a GPU is full even if each thread takes two.
+MANY = 1 << 17
+
+
+def launch(kernel: Any, like: Tensor, total: int, *, pairs: bool, **arguments: Any) -> None:
     """Runs a kernel over ``total`` neurons on the device of ``like`` and torch's current stream.
 
-    The kernel's ``total`` and ``BLOCK`` are filled in. Few neurons go to one warp each, so that they spread over the whole
-    GPU; many get two per thread, so that half of the address arithmetic is shared.
+    Few neurons go to programs of one warp, so that they spread over the whole GPU. Many go to programs of four, where a
+    thread may take a pair: twice the registers, but half of the address arithmetic and of the memory instructions.
 
     Args:
-        kernel: A Triton kernel.
+        kernel: A Triton kernel; its arguments ``total`` and ``BLOCK`` are filled in.
         like: A tensor on the device that runs it.
         total: Number of neurons; nothing runs if it is zero.
+        pairs: Whether a pair per thread fits the registers.
         arguments: The kernel's other arguments.
     """
     if total == 0:
         return
-    size, warps = (256, 4) if total >= 1 << 17 else (32, 1)
+    warps = 4 if total >= MANY else 1
+    size = 32 * warps * (2 if pairs and total >= MANY else 1)
     elsewhere = like.is_cuda and like.get_device() != torch.cuda.current_device()
     with torch.cuda.device(like.device) if elsewhere else nullcontext():
         # A fused multiply-add rounds once where the definition rounds twice, and flips spikes.
-        kernel[(-(-total // size),)](
-            **arguments, total=total, BLOCK=size, num_warps=warps, enable_fp_fusion=False
-        )
+        kernel[(-(-total // size),)](**arguments, total=total, BLOCK=size, num_warps=warps, enable_fp_fusion=False)

@@ -21,6 +21,9 @@ _FAMILIES = (
     {"amx_tile": "amx"},
 )
 
+# Environment variables that make a difference: ours, and torch's switch for huge pages.
+_SETTINGS = ("NEUROKERNELS_", "THP_MEM_ALLOC_ENABLE")
+
 
 def describe() -> Machine:
     """The machine this process runs on."""
@@ -53,7 +56,8 @@ def stamp(packages: Iterable[str] = ()) -> Stamp:
         found = version_of(package)
         if found:
             versions[package] = found
-    return Stamp(datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"), commit(), versions)
+    settings = {name: os.environ[name] for name in sorted(os.environ) if name.startswith(_SETTINGS)}
+    return Stamp(datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"), commit(), versions, settings)
 
 
 def version_of(package: str) -> str | None:

@@ -96,8 +96,8 @@ def race(
     """Races rows against each other.
 
     Every row is called once and its results go through the gate: a row that is wrong is listed as FAIL, without a time.
-    The others run in rounds, each for some milliseconds in turn. For each footprint and thread count among them a memory copy
-    runs along: the ceiling.
+    The others run in rounds, each for some milliseconds in turn. For each footprint and thread count among them a
+    memory copy runs along: the ceiling.
 
     Args:
         name: The group's name, unique in its file.

@@ -83,11 +83,12 @@ class GoalResult:
 
 @dataclass(frozen=True)
 class Stamp:
-    """When, at which commit, and with which versions a group ran."""
+    """When, at which commit, with which versions and under which environment variables a group ran."""
 
     date: str
     commit: str
     versions: dict[str, str]
+    settings: dict[str, str]
 
 
 @dataclass(frozen=True)

@@ -66,7 +66,8 @@ def markdown(results: Results) -> str:
         lines += ["", *(f"- {verdict(goal)}" for goal in group.goals)]
         stamp = group.stamp
         versions = ", ".join(f"{name} {number}" for name, number in stamp.versions.items())
-        parts.append("\n".join([*lines, "", f"{stamp.date}, commit {stamp.commit}, {versions}."]))
+        settings = "".join(f", {name}={value}" for name, value in stamp.settings.items())
+        parts.append("\n".join([*lines, "", f"{stamp.date}, commit {stamp.commit}, {versions}{settings}."]))
     return "\n\n".join(parts) + "\n"
 
 

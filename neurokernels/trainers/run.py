@@ -17,7 +17,7 @@ _ELSEWHERE = "choose another folder with --out"
 
 
 class RunError(OSError):
-    """A run folder cannot be used; the message says why and what to do."""
+    """A run cannot start or go on: its settings or its folder. The message says why and what to do."""
 
 
 @dataclass(frozen=True)

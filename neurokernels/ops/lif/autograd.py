@@ -11,14 +11,13 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
-from neurokernels._core.autograd import FirstOrderOnly
+from neurokernels._core.autograd import FirstOrderOnly, forward_mode
 from neurokernels.ops.lif.batching import after_time, first, padded
 from neurokernels.ops.lif.leaves import lif_bwd, lif_fwd, lif_jvp
-from neurokernels.ops.lif.rule import RESIDUALS
+from neurokernels.ops.lif.rule import kept
 
 # The arguments of LIF.apply, by position.
 _X, _PARAMETERS, _V0, _COUNTDOWN, _TABLE = 0, slice(1, 5), 5, 6, 7
-_RESIDUAL_CODE = 6
 _REFUSAL = (
     "lif: second-order derivatives do not exist: a surrogate stands for the derivative of a step, and nothing stands for "
     "its second one; take first derivatives only, without create_graph or nested transforms"
@@ -26,23 +25,23 @@ _REFUSAL = (
 
 
 class LIF(Function):
-    """``(x, decay, threshold, gain, v_reset, v0, countdown, table, numbers, codes, backend)`` to the leaf's outputs."""
+    """``(x, decay, threshold, gain, v_reset, v0, countdown, table, rule, backend)`` to the leaf's outputs."""
 
     @staticmethod
     def forward(
         x: Any, decay: Any, threshold: Any, gain: Any, v_reset: Any,
-        v0: Any, countdown: Any, table: Any, numbers: Any, codes: Any, backend: Any,
+        v0: Any, countdown: Any, table: Any, rule: Any, backend: Any,
     ) -> Any:  # fmt: skip
         # Every argument by name: Dynamo counts them to see whether a context comes first.
-        return lif_fwd(x, decay, threshold, gain, v_reset, v0, countdown, table, numbers, codes, backend)
+        return lif_fwd(x, decay, threshold, gain, v_reset, v0, countdown, table, rule, backend)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        x, *parameters, v0, countdown, table, numbers, codes, backend = inputs
+        x, *parameters, v0, countdown, table, rule, backend = inputs
         _, _, left, residual, counts = output
         ctx.mark_non_differentiable(left, residual, counts)
-        ctx.numbers, ctx.codes, ctx.backend = numbers, codes, backend
-        mode = RESIDUALS[codes[_RESIDUAL_CODE]]
+        ctx.rule, ctx.backend = rule, backend
+        mode = kept(rule)
         ctx.learns = [p is not None and need for p, need in zip(parameters, ctx.needs_input_grad[1:5], strict=True)]
         if mode != "recompute" and not ctx.learns[2]:
             x = None  # only a replay from x, or the gradient of the gain, has to see the input again
@@ -57,9 +56,9 @@ class LIF(Function):
         wanted = [needs[_X], needs[_V0], *ctx.learns]
         saved = ctx.saved_tensors
         apply = LIFBackward.apply if torch.is_grad_enabled() else lif_bwd
-        dx, dv0, *rest = apply(g, g_membrane, *saved, ctx.numbers, ctx.codes, wanted, ctx.backend)
+        dx, dv0, *rest = apply(g, g_membrane, *saved, ctx.rule, wanted, ctx.backend)
         grads = [d.sum_to_size(p.shape) if want else None for d, p, want in zip(rest, saved[3:7], ctx.learns, strict=True)]
-        return dx if needs[_X] else None, *grads, dv0 if needs[_V0] else None, None, None, None, None, None
+        return dx if needs[_X] else None, *grads, dv0 if needs[_V0] else None, None, None, None, None
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple[Any, ...], *inputs: Any) -> Any:
@@ -72,14 +71,15 @@ class LIFEager(LIF):
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
         LIF.setup_context(ctx, inputs, output)
-        ctx.save_for_forward(*inputs[:8])
+        if forward_mode():
+            ctx.save_for_forward(*inputs[:8])
 
     @staticmethod
     def jvp(ctx: Any, dx: Any, *tangents: Any) -> tuple[Any, ...]:
         ddecay, dthreshold, dgain, dv_reset, dv0 = tangents[:5]
         x, *rest = ctx.saved_tensors
         tangents = (dx, dv0, ddecay, dthreshold, dgain, dv_reset)
-        spikes, membrane = LIFTangent.apply(*tangents, x, *rest, ctx.numbers, ctx.codes, ctx.backend)
+        spikes, membrane = LIFTangent.apply(*tangents, x, *rest, ctx.rule, ctx.backend)
         return spikes, membrane, None, None, None
 
     @staticmethod

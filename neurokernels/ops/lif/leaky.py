@@ -9,7 +9,7 @@ from torch.autograd import Function
 
 from neurokernels._core import backends, checks
 from neurokernels._core.arrays import accepts_arrays
-from neurokernels._core.autograd import FirstOrderOnly, forward_mode, transformed
+from neurokernels._core.autograd import FirstOrderOnly, eager, forward_mode, transformed
 from neurokernels._core.library import leaf
 from neurokernels.ops.lif import op
 from neurokernels.ops.lif.batching import after_time, first, padded
@@ -106,8 +106,9 @@ class _LeakyEager(_Leaky):
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
         _Leaky.setup_context(ctx, inputs, output)
-        x, decay, gain, v0 = inputs[:4]
-        ctx.save_for_forward(x, output, decay, gain, v0)
+        if forward_mode():
+            x, decay, gain, v0 = inputs[:4]
+            ctx.save_for_forward(x, output, decay, gain, v0)
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Any) -> Tensor:
@@ -167,6 +168,8 @@ def _batched_forward(cls: type[_Leaky], size: int, in_dims: tuple[Any, ...], inp
     return cls.apply(x, *_batched(inputs[1:4], in_dims[1:4], size, neurons), *inputs[4:]), 1
 
 
+_run = eager(_LeakyEager)
+
 # The op ----------------------------------------------------------------------------------------------------------------
 
 
@@ -218,8 +221,10 @@ def leaky_integrate(
     arguments = (x, *tensors, v0, numbers, floor is not None)
     if torch.compiler.is_compiling():
         trace = _Leaky.apply(*arguments, backends.INHERIT)
-    elif forward_mode() or transformed() or torch.is_grad_enabled():
+    elif transformed():
         trace = _LeakyEager.apply(*arguments, backends.requested())
+    elif forward_mode() or torch.is_grad_enabled():
+        trace = _run(*arguments, backends.requested())
     else:
         trace = leaky_fwd(*arguments, backends.requested())
     return trace.movedim(0, time) if time else trace

@@ -1,5 +1,6 @@
 """The leaf ops of LIF: forward, backward and forward-mode, dispatched to a backend, with their fakes."""
 
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -7,10 +8,12 @@ from torch import Tensor
 
 from neurokernels._core import backends, native, triton
 from neurokernels._core.library import leaf
-from neurokernels.ops.lif.rule import allocate_backward, allocate_forward, compute_dtype
+from neurokernels.ops.lif.rule import allocate_backward, allocate_forward, compute_dtype, decode
 
-_PARAMETERS = "Tensor? decay, Tensor? threshold, Tensor? gain, Tensor? v_reset, Tensor? v0, Tensor? countdown, Tensor? table"
-_RULE = "float[] numbers, int[] codes"
+_NEURON = (
+    "Tensor? decay, Tensor? threshold, Tensor? gain, Tensor? v_reset, Tensor? v0, Tensor? countdown, "
+    "Tensor? table, str rule"
+)
 
 backends.register(
     "lif",
@@ -21,19 +24,23 @@ backends.register(
 backends.register("leaky_integrate", *backends.rows("lif"))
 
 
+def _kernels(backend: str, x: Tensor) -> ModuleType:
+    return backends.select("lif", backend, x).kernels()
+
+
 def _forward(x: Tensor, *rest: Any) -> tuple[Tensor, ...]:
-    *arguments, backend = rest
-    return backends.select("lif", backend, x).kernels().forward(x, *arguments)
+    *neuron, rule, backend = rest
+    return _kernels(backend, x).forward(x, *neuron, *decode(rule))
 
 
 def _backward(g: Tensor, *rest: Any) -> tuple[Tensor, ...]:
-    *arguments, backend = rest
-    return backends.select("lif", backend, g).kernels().backward(g, *arguments)
+    *neuron, rule, wanted, backend = rest
+    return _kernels(backend, g).backward(g, *neuron, *decode(rule), wanted)
 
 
 def _jvp(*rest: Any) -> tuple[Tensor, ...]:
-    *arguments, backend = rest
-    return backends.select("lif", backend, arguments[6]).kernels().jvp(*arguments)
+    *neuron, rule, backend = rest
+    return _kernels(backend, neuron[6]).jvp(*neuron, *decode(rule))
 
 
 def _jvp_fake(*rest: Any) -> tuple[Tensor, Tensor]:
@@ -42,19 +49,19 @@ def _jvp_fake(*rest: Any) -> tuple[Tensor, Tensor]:
 
 
 lif_fwd = leaf(
-    f"lif_fwd(Tensor x, {_PARAMETERS}, {_RULE}, str backend) -> (Tensor, Tensor, Tensor, Tensor, Tensor)",
+    f"lif_fwd(Tensor x, {_NEURON}, str backend) -> (Tensor, Tensor, Tensor, Tensor, Tensor)",
     _forward,
-    lambda x, *rest: tuple(allocate_forward(x, rest[-2])),
+    lambda x, *rest: tuple(allocate_forward(x, decode(rest[-2])[1])),
 )
 lif_bwd = leaf(
-    f"lif_bwd(Tensor g, Tensor g_membrane, Tensor? x, Tensor residual, Tensor counts, {_PARAMETERS}, {_RULE}, "
-    "bool[] wanted, str backend) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
+    f"lif_bwd(Tensor g, Tensor g_membrane, Tensor? x, Tensor residual, Tensor counts, {_NEURON}, bool[] wanted, str backend) "
+    "-> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
     _backward,
     lambda g, *rest: allocate_backward(g, rest[-2]),
 )
 lif_jvp = leaf(
     "lif_jvp(Tensor? dx, Tensor? dv0, Tensor? ddecay, Tensor? dthreshold, Tensor? dgain, Tensor? dv_reset, "
-    f"Tensor x, {_PARAMETERS}, {_RULE}, str backend) -> (Tensor, Tensor)",
+    f"Tensor x, {_NEURON}, str backend) -> (Tensor, Tensor)",
     _jvp,
     _jvp_fake,
 )

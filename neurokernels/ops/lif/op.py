@@ -1,6 +1,7 @@
 """`lif`: leaky integrate-and-fire neurons stepped through time in one kernel."""
 
 import math
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import torch
@@ -9,10 +10,10 @@ from torch import Tensor
 from neurokernels import surrogate as surrogates
 from neurokernels._core import backends, checks
 from neurokernels._core.arrays import accepts_arrays
-from neurokernels._core.autograd import forward_mode, transformed
+from neurokernels._core.autograd import eager, forward_mode, transformed
 from neurokernels.ops.lif.autograd import LIF, LIFEager
 from neurokernels.ops.lif.leaves import lif_fwd
-from neurokernels.ops.lif.rule import RESET_AT, RESETS, RESIDUALS, Rule, compute_dtype, pack
+from neurokernels.ops.lif.rule import RESET_AT, RESETS, RESIDUALS, Rule, compute_dtype, encode
 from neurokernels.surrogate import Surrogate
 
 
@@ -96,17 +97,37 @@ def lif(
     checks.floating("lif", "x", x)
     if x.ndim < 2:
         checks.value_error("lif", "x", "[T, ...] with at least 2 dimensions", f"shape {tuple(x.shape)}")
-    time = checks.axis("lif", "time_dim", time_dim, x.ndim)
+    time = checks.axis("lif", "time_dim", time_dim, x.ndim) if time_dim else 0
     x = x.movedim(time, 0) if time else x
     tensors, numbers = _parameters(x, decay, threshold, gain, v_reset)
-    chosen = surrogates.get(surrogate)
-    v0, countdown = _state(x, v0, refractory)
+    v0, countdown = _state(x, v0, refractory) if v0 is not None else (None, None)
     inside = transformed()
-    learns = [p is not None and (p.requires_grad or inside) for p in tensors]
-    needs = inside or (
-        torch.is_grad_enabled() and (x.requires_grad or any(learns) or (v0 is not None and v0.requires_grad))
+    learns = any([p is not None and (p.requires_grad or inside) for p in tensors])
+    needs = inside or (torch.is_grad_enabled() and (x.requires_grad or learns or (v0 is not None and v0.requires_grad)))
+    compiling = torch.compiler.is_compiling()
+    rule, table = (_encoded if compiling else _cached)(
+        *numbers, reset, reset_at, floor, refractory, surrogate, detach_reset, residual, needs, learns
     )
-    kept = _residual(residual, chosen, reset, detach_reset, learns)
+    table = None if table is None else table.to(device=x.device, dtype=compute_dtype(x))
+    arguments = (x, *tensors, v0, countdown, table, rule)
+    if compiling:
+        spikes, membrane, left, *_ = LIF.apply(*arguments, backends.INHERIT)
+    elif inside:
+        spikes, membrane, left, *_ = LIFEager.apply(*arguments, backends.requested())
+    elif needs or forward_mode():
+        spikes, membrane, left, *_ = _run(*arguments, backends.requested())
+    else:
+        spikes, membrane, left, *_ = lif_fwd(*arguments, backends.requested())
+    spikes = spikes.movedim(0, time) if time else spikes
+    return LIFOutput(spikes, membrane, LIFState(membrane, left if refractory else None))
+
+
+def _encoded(
+    decay: float, threshold: float, gain: float, v_reset: float, reset: str, reset_at: str, floor: float | None,
+    refractory: int, surrogate: Any, detach_reset: bool, residual: str, needs: bool, learns: bool,
+) -> tuple[str, Tensor | None]:  # fmt: skip
+    """Checks the options and says in one string what a leaf op is to do; and the surrogate's table, if it has one."""
+    chosen = surrogates.get(surrogate)
     rule = Rule(
         checks.choice("lif", "reset", reset, RESETS),
         checks.choice("lif", "reset_at", reset_at, RESET_AT) == "above",
@@ -114,22 +135,24 @@ def lif(
         checks.count("lif", "refractory", refractory),
         bool(detach_reset),
         chosen.shape,
-        kept if needs else "none",
-        *numbers,
+        _residual(residual, chosen, reset, detach_reset, learns) if needs else "none",
+        decay, threshold, gain, v_reset,
         0.0 if floor is None else checks.number("lif", "floor", floor),
         chosen.peak, chosen.slope, chosen.low, chosen.high,
     )  # fmt: skip
-    codes, values = pack(rule)
-    table = None if chosen.table is None else chosen.table.to(device=x.device, dtype=compute_dtype(x))
-    arguments = (x, *tensors, v0, countdown, table, values, codes)
-    if torch.compiler.is_compiling():
-        spikes, membrane, left, *_ = LIF.apply(*arguments, backends.INHERIT)
-    elif needs or forward_mode():
-        spikes, membrane, left, *_ = LIFEager.apply(*arguments, backends.requested())
-    else:
-        spikes, membrane, left, *_ = lif_fwd(*arguments, backends.requested())
-    spikes = spikes.movedim(0, time) if time else spikes
-    return LIFOutput(spikes, membrane, LIFState(membrane, left if refractory else None))
+    return encode(rule), chosen.table
+
+
+#: A training step asks for the same rule every time: checked and written once (typed, so that 1.0 does not pass for 1).
+_memory = lru_cache(maxsize=1024, typed=True)(_encoded)
+_run = eager(LIFEager)
+
+
+def _cached(*options: Any) -> tuple[str, Tensor | None]:
+    try:
+        return _memory(*options)
+    except TypeError:  # something unhashable, which the checks put into words
+        return _encoded(*options)
 
 
 def _parameters(x: Tensor, *given: Any) -> tuple[list[Tensor | None], list[float]]:
@@ -165,8 +188,7 @@ def _state(x: Tensor, v0: Any, refractory: int) -> tuple[Tensor | None, Tensor |
     countdown = None
     if isinstance(v0, tuple):
         v0, countdown = v0
-    if v0 is not None:
-        state("lif", "v0", v0, x, compute_dtype(x))
+    state("lif", "v0", v0, x, compute_dtype(x))
     if countdown is not None:
         state("lif", "the countdown of v0", countdown, x, torch.int32)
         if not refractory:
@@ -185,7 +207,7 @@ def state(op: str, name: str, value: Any, x: Tensor, dtype: torch.dtype) -> None
     checks.same_device(op, name, value, x.device)
 
 
-def _residual(residual: str, chosen: Surrogate, reset: str, detach: bool, learns: list[bool]) -> str:
+def _residual(residual: str, chosen: Surrogate, reset: str, detach: bool, learns: bool) -> str:
     checks.choice("lif", "residual", residual, ("auto", *RESIDUALS[1:]))
     if residual in ("recompute", "membrane"):
         return residual
@@ -194,7 +216,7 @@ def _residual(residual: str, chosen: Surrogate, reset: str, detach: bool, learns
         why = f"the derivative of {chosen.name} has more than two values"
     elif not detach and reset == "zero":
         why = "an attached reset to v_reset needs the membrane"
-    elif any(learns):
+    elif learns:
         why = "the gradient of a parameter needs the membrane"
     if why and residual == "bits":
         raise ValueError(f"lif: residual 'bits' cannot hold this call: {why}; use 'auto', 'recompute' or 'membrane'")

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
-from neurokernels.ops.lif.rule import CHUNK, Forward, Rule, allocate_backward, allocate_forward, compute_dtype
+from neurokernels.ops.lif.rule import CHUNK, Codes, Forward, Numbers, Rule, allocate_backward, allocate_forward, compute_dtype
 from neurokernels.ops.lif.rule import unpack as unpack_rule
 from neurokernels.surrogate import Surrogate, derivative
 
@@ -123,7 +123,7 @@ class _Neurons(NamedTuple):
 
 
 def _neurons(
-    x: Tensor, parameters: list[Tensor | None], table: Tensor | None, numbers: list[float], codes: list[int]
+    x: Tensor, parameters: list[Tensor | None], table: Tensor | None, numbers: Numbers, codes: Codes
 ) -> _Neurons:
     rule, dtype = unpack_rule(codes, numbers), compute_dtype(x)
     values = [
@@ -178,7 +178,7 @@ def _pass_and_keep(n: _Neurons, s: _Step) -> tuple[Tensor, Tensor]:
 
 def forward(
     x: Tensor, decay: Tensor | None, threshold: Tensor | None, gain: Tensor | None, v_reset: Tensor | None,
-    v0: Tensor | None, countdown: Tensor | None, table: Tensor | None, numbers: list[float], codes: list[int],
+    v0: Tensor | None, countdown: Tensor | None, table: Tensor | None, numbers: Numbers, codes: Codes,
 ) -> Forward:  # fmt: skip
     """The leaf op ``lif_fwd``."""
     n = _neurons(x, [decay, threshold, gain, v_reset], table, numbers, codes)
@@ -242,7 +242,7 @@ def backward(
     g: Tensor, g_membrane: Tensor, x: Tensor | None, residual: Tensor, counts: Tensor,
     decay: Tensor | None, threshold: Tensor | None, gain: Tensor | None, v_reset: Tensor | None,
     v0: Tensor | None, countdown: Tensor | None, table: Tensor | None,
-    numbers: list[float], codes: list[int], wanted: list[bool],
+    numbers: Numbers, codes: Codes, wanted: list[bool],
 ) -> tuple[Tensor, ...]:  # fmt: skip
     """The leaf op ``lif_bwd``; ``counts`` are for kernels that start a replay in the middle."""
     n = _neurons(g, [decay, threshold, gain, v_reset], table, numbers, codes)
@@ -280,7 +280,7 @@ def jvp(
     dx: Tensor | None, dv0: Tensor | None, ddecay: Tensor | None, dthreshold: Tensor | None, dgain: Tensor | None,
     dv_reset: Tensor | None, x: Tensor, decay: Tensor | None, threshold: Tensor | None, gain: Tensor | None,
     v_reset: Tensor | None, v0: Tensor | None, countdown: Tensor | None, table: Tensor | None,
-    numbers: list[float], codes: list[int],
+    numbers: Numbers, codes: Codes,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     """The leaf op ``lif_jvp``: tangents of spikes and membrane, forward in time."""
     n = _neurons(x, [decay, threshold, gain, v_reset], table, numbers, codes)

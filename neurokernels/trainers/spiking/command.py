@@ -1,6 +1,7 @@
 """The command ``neurokernels train spiking``: every seed in turn, then the timing, the picture and the table."""
 
 import json
+import math
 import statistics
 import time
 from collections.abc import Sequence
@@ -13,7 +14,8 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from neurokernels import backend, explain
+from neurokernels import backend, explain, lif
+from neurokernels._core.backends import NAMES
 from neurokernels.bench import Group
 from neurokernels.data import DataError, Dataset, load
 from neurokernels.trainers.loop import Row
@@ -40,17 +42,17 @@ def main(arguments: Sequence[str]) -> int:
     """Runs the command; returns its exit status.
 
     Raises:
-        RunError, DataError: A folder or a data set cannot be used.
+        RunError, DataError: A setting, a folder or a data set cannot be used.
+        BackendError: The backend that was asked for cannot run here.
         Interrupted: The run was asked to stop and has saved where it was.
     """
     settings, console = parse(arguments), Console()
-    if settings.resume and settings.out is None:
-        raise RunError("--resume needs --out, the folder of the run to go on with")
-    settings, data = _data(settings, console)
-    device = torch.device(_device(settings.device))
-    settings = replace(settings, device=str(device))
+    _check(settings)
+    device = _device(settings.device)
+    settings, data = _data(replace(settings, device=str(device)), console)
     out = settings.out or _new_folder(settings.data)
     with backend(settings.backend):
+        lif(torch.zeros(1, 1, device=device), decay=1.0)  # what cannot run says so before a folder is made
         console.print(explain("lif", torch.empty(0, device=device)).splitlines()[0], highlight=False)
         trained = [_one(settings, data, seed, out, console) for seed in settings.seeds]
         picture = _report(settings, data, trained, out, console)
@@ -58,10 +60,32 @@ def main(arguments: Sequence[str]) -> int:
     return 0
 
 
-def _device(name: str) -> str:
+def _check(settings: Settings) -> None:
+    """Refuses values that a type does not: before data are loaded and folders made."""
+    for name in ("epochs", "steps", "batch", "hidden"):
+        if getattr(settings, name) < 1:
+            raise RunError(f"--{name} must be at least 1, got {getattr(settings, name)}")
+    if not 0 < settings.dt <= 1:
+        raise RunError(f"--dt must be in (0, 1], the spike probability of a white pixel, got {settings.dt}")
+    if not 0 < settings.learning_rate < math.inf:
+        raise RunError(f"--learning-rate must be above 0, got {settings.learning_rate}")
+    if not settings.seeds or min(settings.seeds) < 0 or len(set(settings.seeds)) < len(settings.seeds):
+        raise RunError(
+            f"--seeds must be different numbers from 0 on, got {' '.join(map(str, settings.seeds)) or 'none'}"
+        )
+    if settings.backend not in NAMES:
+        raise RunError(f"--backend must be one of {', '.join(NAMES)}, got {settings.backend!r}")
+    if settings.resume and settings.out is None:
+        raise RunError("--resume needs --out, the folder of the run to go on with")
+
+
+def _device(name: str) -> torch.device:
     if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    return name
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        return torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError) as why:
+        raise RunError(f"--device {name} cannot be used: {str(why).splitlines()[0]}") from why
 
 
 def _new_folder(data: str) -> Path:

@@ -119,9 +119,8 @@ def train(settings: Settings, data: Dataset, seed: int, folder: RunFolder, conso
         }
 
     def finish(epoch: int, means: Mapping[str, float]) -> list[Row]:
-        unseen = Encoder(
-            settings, device, seed=1_000_000 * (seed + 1) + epoch
-        )  # not the training generator: no state to keep
+        # a generator of its own, so that testing leaves the training spikes as they are
+        unseen = Encoder(settings, device, seed=1_000_000 * (seed + 1) + epoch)
         tested = evaluate(nets, unseen, data.test_images, data.test_labels)
         rows: list[Row] = []
         for name, learner in learners.items():
