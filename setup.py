@@ -1,9 +1,8 @@
 """Builds the native core: writes a ninja file and runs it. Without a working compiler it leaves the reason instead."""
 
-from __future__ import annotations
-
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -13,57 +12,50 @@ from pathlib import Path
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
-ROOT = Path(__file__).resolve().parent
+SUFFIX = sysconfig.get_config_var("EXT_SUFFIX")
 SANITIZE = os.environ.get("NEUROKERNELS_SANITIZE") == "1"
-WARNINGS = "-Wall -Wextra"
-# Bit-exact spikes need -ffp-contract=off; the -fno-* pair drops errno and trap bookkeeping, which no result depends on.
-FLOATS = "-ffp-contract=off -fno-math-errno -fno-trapping-math"
 DEBUG = "-O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all"
 OPTIMISE = DEBUG if SANITIZE else "-O3"
+# Bit-exact spikes need -ffp-contract=off; the -fno-* pair drops errno and trap bookkeeping, which no result depends on.
+FLOATS = "-ffp-contract=off -fno-math-errno -fno-trapping-math"
 GENCODE = " ".join(f"-gencode arch=compute_{a},code={c}" for a, c in ((80, "sm_80"), (90, "sm_90"), (90, "compute_90")))
+PROBE = "#include <cstdint>\nint main() { return 0; }\n"
 # Clang would bring libomp, a second pool of threads beside torch's libgomp: there the core stays serial.
-OPENMP_PROBE = "#ifdef __clang__\n#error\n#endif\n#include <omp.h>\nint main() { return 0; }\n"
+OPENMP_PROBE = "#ifdef __clang__\n#error\n#endif\n#include <omp.h>\n" + PROBE
 
 
 class BuildFailed(Exception):
     """One part of the build could not be made; the message is what the user is told at run time."""
 
 
-def compiles(cxx: str, source: str, *flags: str) -> subprocess.CompletedProcess[str]:
-    command = f"{cxx} {' '.join(flags)} -x c++ -fsyntax-only -"
+def compiles(command: str, source: str) -> subprocess.CompletedProcess[str]:
+    command += " -std=c++17 -x c++ -fsyntax-only -"
     return subprocess.run(command, shell=True, input=source, capture_output=True, text=True)
 
 
 def host_compiler() -> tuple[str, str]:
     """The C++ compiler command and its OpenMP flag, or why there is none."""
-    found = (name for name in ("g++", "c++", "clang++") if shutil.which(name))
-    cxx = os.environ.get("CXX") or next(found, None)
+    if os.name == "nt":
+        raise BuildFailed("the compiled core is not made for Windows")
+    cxx = os.environ.get("CXX") or next(filter(shutil.which, ("g++", "c++", "clang++")), None)
     if not cxx:
         raise BuildFailed("no C++ compiler was found when neurokernels was installed (install g++, or set CXX)")
-    probe = compiles(cxx, "#include <cstdint>\nint main() { return 0; }\n", "-std=c++17")
+    probe = compiles(cxx, PROBE)
     if probe.returncode:
         said = (probe.stderr.strip().splitlines() or ["no message"])[0]
         raise BuildFailed(f"the C++ compiler {cxx!r} failed with status {probe.returncode} at installation: {said}")
-    return cxx, "-fopenmp" if compiles(cxx, OPENMP_PROBE, "-fopenmp").returncode == 0 else ""
-
-
-def device_compiler() -> str:
-    """The path of nvcc, or why there is none."""
-    home = os.environ.get("CUDA_HOME")
-    nvcc = shutil.which("nvcc", path=f"{home}/bin") if home else shutil.which("nvcc")
-    if not nvcc:
-        raise BuildFailed("nvcc was not found when neurokernels was installed")
-    return nvcc
+    return cxx, "-fopenmp" if compiles(f"{cxx} -fopenmp", OPENMP_PROBE).returncode == 0 else ""
 
 
 class BuildCore(build_ext):
     """Compiles `csrc` incrementally under `build/`, then puts the results beside the Python files."""
 
     def run(self) -> None:
-        self.work = Path("build", sysconfig.get_config_var("SOABI") + ("-sanitize" if SANITIZE else ""))
-        self.package = (ROOT if self.inplace else ROOT / self.build_lib) / "neurokernels"
-        self.package.mkdir(parents=True, exist_ok=True)
-        self.library = self.package / f"_native{sysconfig.get_config_var('EXT_SUFFIX')}"
+        self.work = Path("build", SUFFIX.split(".")[1] + "-sanitize" * SANITIZE)
+        self.package = Path("" if self.inplace else self.build_lib, "neurokernels")
+        self.library = self.package / f"_native{SUFFIX}"
+        for folder in (self.work, self.package):
+            folder.mkdir(parents=True, exist_ok=True)
         reasons = {"native": self.attempt(self.build_native), "cuda": self.attempt(self.build_cuda)}
         if reasons["native"]:
             self.library.unlink(missing_ok=True)
@@ -89,27 +81,24 @@ class BuildCore(build_ext):
 
         cxx, openmp = host_compiler()
         # pip's isolated build gives pybind11 a new path each time: a link keeps the command, and so the objects, valid.
-        headers = ROOT / self.work / f"pybind11-{pybind11.__version__}"
-        headers.parent.mkdir(parents=True, exist_ok=True)
+        headers = self.work / f"pybind11-{pybind11.__version__}"
         headers.unlink(missing_ok=True)
         headers.symlink_to(pybind11.get_include())
-        binding = f"-DNK_VERSION='\"{self.distribution.get_version()}\"' -isystem {headers.relative_to(ROOT)} "
-        binding += f"-isystem {sysconfig.get_path('include')}"
-        common = f"-std=c++17 -fPIC -fvisibility=hidden {openmp} {OPTIMISE} {FLOATS} {WARNINGS} -Icsrc"
+        python = shlex.quote(sysconfig.get_path("include"))
+        binding = f"-DNK_VERSION='\"{self.distribution.get_version()}\"' -isystem {headers} -isystem {python}"
+        common = f"-std=c++17 -fPIC -fvisibility=hidden {openmp} {OPTIMISE} {FLOATS} -Wall -Wextra -Icsrc"
         shared = "-bundle -undefined dynamic_lookup" if sys.platform == "darwin" else "-shared"
-        user, linker = os.environ.get("CXXFLAGS", ""), os.environ.get("LDFLAGS", "")
-        rules = {
-            "cxx": f"{cxx} {common} {user} $extra -MMD -MF $out.d -c $in -o $out",
-            "link": f"{cxx} {shared} {openmp} {OPTIMISE} {linker} $in -o $out",
-        }
-        edges, objects = [], []
-        for source in sorted(Path("csrc").rglob("*.cpp")):
-            objects.append(str(self.work / source.with_suffix(".o")))
-            extra = binding if source.name == "bindings.cpp" else ""
-            edges.append((objects[-1], "cxx", str(source), {"extra": extra}))
+        user, linker = (os.environ.get(name, "") for name in ("CXXFLAGS", "LDFLAGS"))
+        objects = {source: self.work / source.with_suffix(".o") for source in sorted(Path("csrc").rglob("*.cpp"))}
         built = self.work / "_native.so"
-        self.ninja("native", rules, [*edges, (str(built), "link", objects, {})])
-        place(ROOT / built, self.library)
+        edges = [
+            f"build {made}: compile {source}\n  extra = {binding if source.name == 'bindings.cpp' else ''}"
+            for source, made in objects.items()
+        ]
+        link = f"rule link\n  command = {cxx} {shared} {openmp} {OPTIMISE} $in {linker} -o $out"
+        link += f"\nbuild {built}: link {' '.join(map(str, objects.values()))}"
+        self.ninja("native", f"{cxx} {common} {user} $extra -c", [*edges, link])
+        place(built, self.library)
 
     def build_cuda(self) -> str | None:
         shipped = self.package / "_cuda"
@@ -118,40 +107,36 @@ class BuildCore(build_ext):
         if not sources:
             return "this version has no CUDA kernels"
         for folder in ("cuda", "common"):  # beside the binaries, for a compiler at run time
-            shutil.copytree(ROOT / "csrc" / folder, shipped / "csrc" / folder)
-        nvcc = device_compiler()
-        rule = f"{nvcc} -fatbin -O3 -std=c++17 {GENCODE} -Icsrc -MMD -MF $out.d $in -o $out"
+            shutil.copytree(Path("csrc", folder), shipped / "csrc" / folder)
+        home = os.environ.get("CUDA_HOME")
+        nvcc = shutil.which("nvcc", path=f"{home}/bin" if home else None)
+        if not nvcc:
+            raise BuildFailed("nvcc was not found when neurokernels was installed")
         built = {source: self.work / source.with_suffix(".fatbin") for source in sources}
-        self.ninja("cuda", {"fatbin": rule}, [(str(b), "fatbin", str(s), {}) for s, b in built.items()])
+        edges = [f"build {made}: compile {source}" for source, made in built.items()]
+        self.ninja("cuda", f"{nvcc} -fatbin -O3 -std=c++17 {GENCODE} -Icsrc", edges)
         for binary in built.values():
-            place(ROOT / binary, shipped / binary.name)
+            place(binary, shipped / binary.name)
         return None
 
-    def ninja(self, name: str, rules: dict[str, str], edges: list[tuple]) -> None:
-        """Write and run one ninja file; only what changed is compiled."""
+    def ninja(self, part: str, compiler: str, edges: list[str]) -> None:
+        """Write and run one ninja file; only what a change reaches is compiled."""
         import ninja
-        from ninja.ninja_syntax import Writer
 
-        script = self.work / f"{name}.ninja"
-        with open(ROOT / script, "w") as file:
-            out = Writer(file, width=10_000)
-            out.variable("builddir", str(self.work / name))
-            for rule, command in rules.items():
-                depfile = {} if rule == "link" else {"depfile": "$out.d", "deps": "gcc"}
-                out.rule(rule, command, description=f"{rule} $out", **depfile)
-            for output, rule, inputs, variables in edges:
-                out.build(output, rule, inputs, variables=variables)
-        command = [str(Path(ninja.BIN_DIR, "ninja")), "-f", str(script)]
-        done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        script = self.work / f"{part}.ninja"
+        rule = f"rule compile\n  command = {compiler} -MMD -MF $out.d $in -o $out\n  description = $in"
+        rule += "\n  depfile = $out.d\n  deps = gcc"
+        script.write_text("\n".join([f"builddir = {self.work / part}", rule, *edges, ""]))
+        command = [Path(ninja.BIN_DIR, "ninja"), "-f", script]
+        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         print(done.stdout, end="", flush=True)
         if done.returncode:
-            said = [line for line in done.stdout.splitlines() if "error" in line.lower()] or done.stdout.splitlines()
-            raise BuildFailed(f"compiling the {name} part failed at installation: {said[0].strip()[:300]}")
+            said = [line for line in done.stdout.splitlines() if "error:" in line] or done.stdout.splitlines()
+            raise BuildFailed(f"compiling the {part} part failed at installation: {said[0].strip()[:300]}")
 
 
 def place(built: Path, target: Path) -> None:
     """Replace `target` in one step: a process that has the old library mapped keeps it."""
-    target.parent.mkdir(parents=True, exist_ok=True)
     fresh = target.with_name(target.name + ".new")
     shutil.copy2(built, fresh)
     os.replace(fresh, target)

@@ -19,7 +19,7 @@ _HOME = {
 }
 _MODULES = ("data", "encoders", "nn", "surrogate")
 
-__all__ = ["__version__", *_HOME, *_MODULES]  # noqa: PLE0604 (the names are in the two tables above)
+__all__ = ["__version__", *_HOME, *_MODULES]
 
 
 def __getattr__(name: str) -> Any:

@@ -1,8 +1,8 @@
 """The rule that every floating point result is held to: not much worse than plain PyTorch in the same type.
 
-``err(kernel, float64) <= factor * err(reference in the same dtype, float64)``, with factor 2 forward and 3 backward. Errors
-are relative to the largest value of the float64 result, and a floor of a few units in the last place keeps the rule
-meaningful where the reference happens to be exact.
+``err(kernel, float64) <= factor * err(reference in the same dtype, float64)``, with factor 2 forward and 3 backward.
+Errors are relative to the largest value of the float64 result, and a floor of a few units in the last place keeps the
+rule meaningful where the reference happens to be exact.
 """
 
 import torch

@@ -26,7 +26,7 @@ def to_tensor(value: Any) -> Any:
             value = value.astype(value.dtype.newbyteorder("="), order="C")
         return torch.from_numpy(value)
     if which == "cupy":
-        return torch.from_dlpack(value)
+        return torch.utils.dlpack.from_dlpack(value)
     return _rebuilt(value, to_tensor) if isinstance(value, tuple) else value
 
 

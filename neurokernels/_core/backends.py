@@ -1,7 +1,8 @@
 """Which kernel runs a call, and why not another one.
 
-Every op has a table of rows, one per backend, in the order in which ``auto`` tries them. One function per row says why it
-would refuse a call; it serves ``auto``, the error of a forced backend, `explain`, and the table of `show_config`.
+Every op has a table of rows, one per backend, in the order in which ``auto`` tries them. One function per row says
+why it would refuse a call; it serves ``auto``, the error of a forced backend, `explain`, and the table of
+`show_config`.
 """
 
 import os
@@ -127,9 +128,7 @@ def select(op: str, name: str, x: torch.Tensor) -> Backend:
             if name != "auto":
                 raise BackendError(f"{op}: backend {name!r} was asked for and cannot run: {reason}")
     if name != "auto":
-        raise BackendError(
-            f"{op}: backend {name!r} was asked for and {op} has no such kernel; it has {_listed(table)}"
-        )
+        raise BackendError(f"{op}: backend {name!r} was asked for and {op} has no such kernel; it has {_listed(table)}")
     raise BackendError(f"{op}: no backend can run this call: {'; '.join(f'{r.name}: {r.why_not(x)}' for r in table)}")
 
 
@@ -161,8 +160,8 @@ def explain(op: str, x: Any = None, *_: Any, **__: Any) -> str:
 
     Args:
         op: The op's name, for example ``"lif"``.
-        x: The op's first argument, a tensor or an array; None stands for a float32 tensor on the CPU. The arguments that
-            follow it may be given as for the op itself.
+        x: The op's first argument, a tensor or an array; None stands for a float32 tensor on the CPU. The arguments
+            that follow it may be given as for the op itself.
 
     Returns:
         A few lines of text.
@@ -186,7 +185,7 @@ def table() -> dict[str, dict[str, str | None]]:
     cuda = torch.device("cuda") if torch.cuda.is_available() else None
     found: dict[str, dict[str, str | None]] = {}
     for op, table in _tables.items():
-        found[op] = {name: "not written for this op" for name in NAMES[1:]}
+        found[op] = dict.fromkeys(NAMES[1:], "not written for this op")
         for row in table:
             on_gpu = cuda is not None and "cpu" not in row.devices and bool(row.devices)
             found[op][row.name] = row.why_not(torch.empty(0, device=cuda if on_gpu else "cpu"))

@@ -1,7 +1,7 @@
 """Leaf ops: a schema, a kernel for CPU and CUDA tensors, and a fake. They know nothing of autograd.
 
-Autograd lives outside, in `torch.autograd.Function` classes (see `neurokernels.ops.lif.autograd`): the cheapest route on
-which compile, export, vmap and checkpointing all work, measured in microseconds on tiny tensors.
+Autograd lives outside, in `torch.autograd.Function` classes (see `neurokernels.ops.lif.autograd`): the cheapest route
+on which compile, export, vmap and checkpointing all work, measured in microseconds on tiny tensors.
 """
 
 from collections.abc import Callable

@@ -34,7 +34,7 @@ def refuses(x: Tensor) -> str | None:
 
 
 class Series(NamedTuple):
-    """A tensor seen as ``[T, outer, inner]``, as a kernel takes it: a pointer (or None) and three strides in elements."""
+    """A tensor seen as ``[T, outer, inner]``, as a kernel takes it: a pointer (or None) and three strides."""
 
     pointer: Any
     time: int
@@ -66,7 +66,8 @@ def arranged(inputs: Sequence[Tensor | None], outputs: Sequence[Tensor | None]) 
     Where they cannot, inputs are copied, and outputs are written to a contiguous tensor and copied on leaving.
 
     Yields:
-        The size of the inner dimension, and a series for each input and output, in order; None gives a series of nothing.
+        The size of the inner dimension, and a series for each input and output, in order; None gives a series of
+        nothing.
     """
     tensors = [*inputs, *outputs]
     given = [t for t in tensors if t is not None]

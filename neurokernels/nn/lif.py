@@ -16,12 +16,12 @@ class LIF(nn.Module):
     """A layer of leaky integrate-and-fire neurons: ``spikes = layer(current)``.
 
     Args:
-        features: Size of the last dimension of the input; learnable parameters then have one value per feature. None gives
-            one value for all neurons.
+        features: Size of the last dimension of the input; learnable parameters then have one value per feature. None
+            gives one value for all neurons.
         decay, threshold, gain, v_reset: Initial values, floats or tensors ``[features]``.
         learn: Which of ``"decay"``, ``"threshold"``, ``"gain"``, ``"v_reset"`` are trained.
-        stateful: Whether the state of one call (detached) is where the next one starts, until `reset_state` is called: for
-            streams and truncated BPTT.
+        stateful: Whether the state of one call (detached) is where the next one starts, until `reset_state` is
+            called: for streams and truncated BPTT.
         **options: ``reset``, ``reset_at``, ``floor``, ``refractory``, ``surrogate``, ``detach_reset``, ``time_dim`` and
             ``residual`` of `neurokernels.lif`.
 
@@ -46,7 +46,9 @@ class LIF(nn.Module):
         super().__init__()
         learn = {learn} if isinstance(learn, str) else set(learn)
         if learn - set(_LEARNABLE):
-            checks.value_error("nn.LIF", "learn", f"among {', '.join(_LEARNABLE)}", f"{sorted(learn - set(_LEARNABLE))}")
+            checks.value_error(
+                "nn.LIF", "learn", f"among {', '.join(_LEARNABLE)}", f"{sorted(learn - set(_LEARNABLE))}"
+            )
         self.features, self.stateful, self.options, self.state = features, stateful, options, None
         for name, value in zip(_LEARNABLE, (decay, threshold, gain, v_reset), strict=True):
             self._hold(name, value, name in learn)
@@ -71,7 +73,8 @@ class LIF(nn.Module):
         """Spikes, membrane and state; ``v0`` overrides the state that a stateful layer holds."""
         out = lif(x, **self.neuron(), v0=self.state if v0 is None else v0, **self.options)
         if self.stateful:
-            self.state = LIFState(*(s if s is None else s.detach() for s in out.state))
+            membrane, countdown = out.state
+            self.state = LIFState(membrane.detach(), countdown)
         return out
 
     def forward(self, x: Tensor, v0: Tensor | LIFState | None = None) -> Tensor:
@@ -102,8 +105,8 @@ class GerumLIF(LIF):
     Args:
         features: Neurons, the last dimension of the input.
         dt: Length of a step; ``w_leak`` starts uniform in ``[0, 0.1 dt]``, one value per neuron.
-        variant: ``"floor"`` (the final code: the membrane never falls below zero) or ``"refractory"`` (the first version:
-            instead of the floor, the membrane is held at zero for ``refractory`` steps after a spike).
+        variant: ``"floor"`` (the final code: the membrane never falls below zero) or ``"refractory"`` (the first
+            version: instead of the floor, the membrane is held at zero for ``refractory`` steps after a spike).
         refractory: Steps of the refractory variant.
         w_input: Initial input weight.
         learn_input: Whether ``w_input`` is trained (one value for all neurons, as in their code).
@@ -130,8 +133,13 @@ class GerumLIF(LIF):
         **options: Any,
     ) -> None:
         checks.choice("nn.LIF.gerum2020", "variant", variant, ("floor", "refractory"))
-        bound = {"floor": 0.0} if variant == "floor" else {"refractory": refractory}
-        published = {"reset": "zero", "reset_at": "above", "surrogate": "constant", "detach_reset": True}
+        bound: dict[str, Any] = {"floor": 0.0} if variant == "floor" else {"refractory": refractory}
+        published: dict[str, Any] = {
+            "reset": "zero",
+            "reset_at": "above",
+            "surrogate": "constant",
+            "detach_reset": True,
+        }
         super().__init__(features, **(published | bound | options))
         self.w_leak = nn.Parameter(torch.rand(features, generator=generator) * 0.1 * dt)
         if learn_input:

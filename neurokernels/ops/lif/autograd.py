@@ -19,7 +19,7 @@ from neurokernels.ops.lif.rule import kept
 # The arguments of LIF.apply, by position.
 _X, _PARAMETERS, _V0, _COUNTDOWN, _TABLE = 0, slice(1, 5), 5, 6, 7
 _REFUSAL = (
-    "lif: second-order derivatives do not exist: a surrogate stands for the derivative of a step, and nothing stands for "
+    "lif: second-order derivatives do not exist: a surrogate stands for the derivative of a step, nothing stands for "
     "its second one; take first derivatives only, without create_graph or nested transforms"
 )
 
@@ -57,7 +57,9 @@ class LIF(Function):
         saved = ctx.saved_tensors
         apply = LIFBackward.apply if torch.is_grad_enabled() else lif_bwd
         dx, dv0, *rest = apply(g, g_membrane, *saved, ctx.rule, wanted, ctx.backend)
-        grads = [d.sum_to_size(p.shape) if want else None for d, p, want in zip(rest, saved[3:7], ctx.learns, strict=True)]
+        grads = [
+            d.sum_to_size(p.shape) if want else None for d, p, want in zip(rest, saved[3:7], ctx.learns, strict=True)
+        ]
         return dx if needs[_X] else None, *grads, dv0 if needs[_V0] else None, None, None, None, None
 
     @staticmethod

@@ -47,7 +47,7 @@ class _Layout:
     def __init__(self, *tensors: Tensor | None) -> None:
         given = [t for t in tensors if t is not None]
         shape = given[0].shape
-        self.dense = all([t.is_contiguous() for t in given])
+        self.dense = all(t.is_contiguous() for t in given)
         split = 1 if self.dense else _split(shape, given)
         self.split = 1 if split is None else split
         self.outer = shape[1 : self.split].numel()
@@ -119,8 +119,9 @@ def forward(
     layout, (source, spikes) = _over_time(x, out.spikes)
     neuron, _held = _neuron(x, decay, threshold, gain, v_reset, v0, countdown, table, numbers, codes)
     native.core().lif_forward(
-        _DTYPES[x.dtype], *layout.size, *neuron, *layout.series(source), *layout.series(spikes), out.membrane.data_ptr(),
-        out.countdown.data_ptr(), out.residual.data_ptr(), out.counts.data_ptr(), native.threads(),
+        _DTYPES[x.dtype], *layout.size, *neuron, *layout.series(source), *layout.series(spikes),
+        out.membrane.data_ptr(), out.countdown.data_ptr(), out.residual.data_ptr(), out.counts.data_ptr(),
+        native.threads(),
     )  # fmt: skip
     _copied_back(out.spikes, spikes)
     return out
@@ -159,14 +160,14 @@ def jvp(
     neuron, _held = _neuron(x, decay, threshold, gain, v_reset, v0, countdown, table, numbers, rerun)
     directions = _parameters(x, dv0, ddecay, dthreshold, dgain, dv_reset)
     native.core().lif_tangent(
-        _DTYPES[x.dtype], *layout.size, *neuron, *layout.series(source), *layout.series(moved), *_addresses(*directions),
-        *layout.series(out), membrane.data_ptr(), native.threads(),
+        _DTYPES[x.dtype], *layout.size, *neuron, *layout.series(source), *layout.series(moved),
+        *_addresses(*directions), *layout.series(out), membrane.data_ptr(), native.threads(),
     )  # fmt: skip
     _copied_back(spikes, out)
     return spikes, membrane
 
 
-# The leaky integrator ---------------------------------------------------------------------------------------------------
+# The leaky integrator -----------------------------------------------------------------------------------------------
 
 
 def _leaky(

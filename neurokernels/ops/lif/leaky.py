@@ -15,7 +15,7 @@ from neurokernels.ops.lif import op
 from neurokernels.ops.lif.batching import after_time, first, padded
 from neurokernels.ops.lif.rule import compute_dtype
 
-# Leaf ops --------------------------------------------------------------------------------------------------------------
+# Leaf ops -----------------------------------------------------------------------------------------------------------
 
 _ARGUMENTS = "Tensor? decay, Tensor? gain, Tensor? v0, float[] numbers, bool has_floor"
 
@@ -58,7 +58,7 @@ leaky_jvp = leaf(
     lambda *rest: torch.empty_like(rest[5]),
 )
 
-# Derivatives -----------------------------------------------------------------------------------------------------------
+# Derivatives --------------------------------------------------------------------------------------------------------
 
 
 class _Leaky(Function):
@@ -170,7 +170,7 @@ def _batched_forward(cls: type[_Leaky], size: int, in_dims: tuple[Any, ...], inp
 
 _run = eager(_LeakyEager)
 
-# The op ----------------------------------------------------------------------------------------------------------------
+# The op -------------------------------------------------------------------------------------------------------------
 
 
 @accepts_arrays
@@ -189,11 +189,12 @@ def leaky_integrate(
 
     Args:
         x: Input ``[T, *batch, *neurons]``, or with time at ``time_dim``; float32, bfloat16, float16 or float64.
-        decay: Factor per step, a float in [0, 1] or a tensor that broadcasts against ``[*batch, *neurons]``; differentiable.
+        decay: Factor per step, a float in [0, 1] or a tensor that broadcasts against ``[*batch, *neurons]``;
+            differentiable.
         gain: Factor on the input, likewise.
         floor: Lower bound, or None.
-        v0: Membrane before the first step ``[*batch, *neurons]``, float32 (float64 for float64 input); the last step of an
-            earlier trace continues it bit for bit. Differentiable.
+        v0: Membrane before the first step ``[*batch, *neurons]``, float32 (float64 for float64 input); the last step
+            of an earlier trace continues it bit for bit. Differentiable.
         time_dim: The dimension of x that is time.
 
     Returns:
@@ -210,11 +211,15 @@ def leaky_integrate(
         checks.value_error(name, "x", "[T, ...] with at least 2 dimensions", f"shape {tuple(x.shape)}")
     time = checks.axis(name, "time_dim", time_dim, x.ndim)
     x = x.movedim(time, 0) if time else x
-    tensors, numbers = [], []
+    tensors: list[Tensor | None] = []
+    numbers: list[float] = []
     for argument, value, bounds in (("decay", decay, (0.0, 1.0)), ("gain", gain, ())):
-        given = isinstance(value, Tensor)
-        tensors.append(op.parameter(name, argument, value, x) if given else None)
-        numbers.append(math.nan if given else checks.number(name, argument, value, *bounds))
+        if isinstance(value, Tensor):
+            tensors.append(op.parameter(name, argument, value, x))
+            numbers.append(math.nan)
+        else:
+            tensors.append(None)
+            numbers.append(checks.number(name, argument, value, *bounds))
     numbers.append(0.0 if floor is None else checks.number(name, "floor", floor))
     if v0 is not None:
         op.state(name, "v0", v0, x, compute_dtype(x))

@@ -54,8 +54,8 @@ lif_fwd = leaf(
     lambda x, *rest: tuple(allocate_forward(x, decode(rest[-2])[1])),
 )
 lif_bwd = leaf(
-    f"lif_bwd(Tensor g, Tensor g_membrane, Tensor? x, Tensor residual, Tensor counts, {_NEURON}, bool[] wanted, str backend) "
-    "-> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
+    f"lif_bwd(Tensor g, Tensor g_membrane, Tensor? x, Tensor residual, Tensor counts, {_NEURON}, bool[] wanted, "
+    "str backend) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
     _backward,
     lambda g, *rest: allocate_backward(g, rest[-2]),
 )

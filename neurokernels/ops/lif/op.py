@@ -58,8 +58,8 @@ def lif(
         s_t = u_t >= threshold
         c_t = v_reset where it resets | u_t - threshold where it resets | u_t      reset = "zero" | "subtract" | "none"
 
-    A neuron resets where it spikes (``reset_at="reach"``) or where ``u_t > threshold`` (``"above"``). For ``refractory``
-    steps after a spike u_t is v_reset whatever the input, and no gradient passes through these steps.
+    A neuron resets where it spikes (``reset_at="reach"``) or where ``u_t > threshold`` (``"above"``). For
+    ``refractory`` steps after a spike u_t is v_reset whatever the input, and no gradient passes through these steps.
 
     Spikes are the same bits on every backend for float32 input. State is float32 (float64 for float64 input).
 
@@ -76,8 +76,8 @@ def lif(
         refractory: Steps after a spike in which the membrane is held at v_reset.
         surrogate: Derivative of the spike: a name, ``(name, alpha)`` or a `neurokernels.surrogate.Surrogate`.
         detach_reset: Whether the gradient ignores that a reset depends on the membrane.
-        v0: Membrane before the first step ``[*batch, *neurons]``, float32 (float64 for float64 input), or the ``state`` of
-            an earlier call, which continues it bit for bit. Differentiable.
+        v0: Membrane before the first step ``[*batch, *neurons]``, float32 (float64 for float64 input), or the
+            ``state`` of an earlier call, which continues it bit for bit. Differentiable.
         time_dim: The dimension of x that is time.
         residual: What is kept for the backward pass: ``"bits"`` (two bits per step and neuron; for constant and boxcar
             surrogates and fixed parameters), ``"recompute"`` (x and a checkpoint every 16 steps), ``"membrane"`` (every
@@ -102,11 +102,11 @@ def lif(
     tensors, numbers = _parameters(x, decay, threshold, gain, v_reset)
     v0, countdown = _state(x, v0, refractory) if v0 is not None else (None, None)
     inside = transformed()
-    learns = any([p is not None and (p.requires_grad or inside) for p in tensors])
+    learns = any(p is not None and (p.requires_grad or inside) for p in tensors)
     needs = inside or (torch.is_grad_enabled() and (x.requires_grad or learns or (v0 is not None and v0.requires_grad)))
     compiling = torch.compiler.is_compiling()
     rule, table = (_encoded if compiling else _cached)(
-        *numbers, reset, reset_at, floor, refractory, surrogate, detach_reset, residual, needs, learns
+        numbers, reset, reset_at, floor, refractory, surrogate, detach_reset, residual, needs, learns
     )
     table = None if table is None else table.to(device=x.device, dtype=compute_dtype(x))
     arguments = (x, *tensors, v0, countdown, table, rule)
@@ -123,8 +123,8 @@ def lif(
 
 
 def _encoded(
-    decay: float, threshold: float, gain: float, v_reset: float, reset: str, reset_at: str, floor: float | None,
-    refractory: int, surrogate: Any, detach_reset: bool, residual: str, needs: bool, learns: bool,
+    numbers: tuple[float, ...], reset: str, reset_at: str, floor: float | None, refractory: int, surrogate: Any,
+    detach_reset: bool, residual: str, needs: bool, learns: bool,
 ) -> tuple[str, Tensor | None]:  # fmt: skip
     """Checks the options and says in one string what a leaf op is to do; and the surrogate's table, if it has one."""
     chosen = surrogates.get(surrogate)
@@ -136,7 +136,7 @@ def _encoded(
         bool(detach_reset),
         chosen.shape,
         _residual(residual, chosen, reset, detach_reset, learns) if needs else "none",
-        decay, threshold, gain, v_reset,
+        *numbers,  # type: ignore[arg-type]  # decay, threshold, gain, v_reset
         0.0 if floor is None else checks.number("lif", "floor", floor),
         chosen.peak, chosen.slope, chosen.low, chosen.high,
     )  # fmt: skip
@@ -155,7 +155,7 @@ def _cached(*options: Any) -> tuple[str, Tensor | None]:
         return _encoded(*options)
 
 
-def _parameters(x: Tensor, *given: Any) -> tuple[list[Tensor | None], list[float]]:
+def _parameters(x: Tensor, *given: Any) -> tuple[list[Tensor | None], tuple[float, ...]]:
     """Parameters as optional tensors of the state's dtype, and as numbers."""
     tensors: list[Tensor | None] = []
     numbers: list[float] = []
@@ -167,11 +167,11 @@ def _parameters(x: Tensor, *given: Any) -> tuple[list[Tensor | None], list[float
             tensors.append(None)
             bounds = (0.0, 1.0) if name == "decay" else ()
             numbers.append(checks.number("lif", name, value, *bounds))
-    return tensors, numbers
+    return tensors, tuple(numbers)
 
 
 def parameter(op: str, name: str, value: Tensor, x: Tensor) -> Tensor:
-    """A tensor parameter in the state's dtype, refused unless it broadcasts against the neurons of ``[T, *neurons]``."""
+    """A parameter in the state's dtype, refused unless it broadcasts against the neurons of x ``[T, *neurons]``."""
     checks.floating(op, name, value)
     checks.same_device(op, name, value, x.device)
     neurons = x.shape[1:]

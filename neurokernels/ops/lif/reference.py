@@ -10,7 +10,16 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
-from neurokernels.ops.lif.rule import CHUNK, Codes, Forward, Numbers, Rule, allocate_backward, allocate_forward, compute_dtype
+from neurokernels.ops.lif.rule import (
+    CHUNK,
+    Codes,
+    Forward,
+    Numbers,
+    Rule,
+    allocate_backward,
+    allocate_forward,
+    compute_dtype,
+)
 from neurokernels.ops.lif.rule import unpack as unpack_rule
 from neurokernels.surrogate import Surrogate, derivative
 
@@ -66,7 +75,10 @@ def definition(
 
     Args:
         x: Input ``[T, *neurons]``.
-        decay, threshold, gain, v_reset: Floats, or tensors that broadcast against ``[*neurons]``.
+        decay: Float, or a tensor that broadcasts against ``[*neurons]``; like the next three.
+        threshold: Membrane at which a neuron spikes.
+        gain: Factor on the input.
+        v_reset: Membrane after a reset and while resting.
         v0: Carried membrane before the first step ``[*neurons]``, or None for zero.
         countdown: Refractory steps still to come ``[*neurons]``, or None for none.
         rule: The discrete options; its parameters and residual are not looked at.
@@ -126,11 +138,11 @@ def _neurons(
     x: Tensor, parameters: list[Tensor | None], table: Tensor | None, numbers: Numbers, codes: Codes
 ) -> _Neurons:
     rule, dtype = unpack_rule(codes, numbers), compute_dtype(x)
-    values = [
+    decay, threshold, gain, v_reset = (
         torch.tensor(number, dtype=dtype, device=x.device) if given is None else given
         for given, number in zip(parameters, numbers, strict=False)
-    ]
-    return _Neurons(rule, *values, rule.surrogate(table))
+    )
+    return _Neurons(rule, decay, threshold, gain, v_reset, rule.surrogate(table))
 
 
 class _Step(NamedTuple):
@@ -308,9 +320,7 @@ def _reset_tangent(n: _Neurons, s: _Step, du: Tensor, dtheta: Tensor, dreset: Te
     return dc + ds * (n.v_reset - s.u if rule.reset == "zero" else -n.threshold)
 
 
-
-
-# The leaky integrator ---------------------------------------------------------------------------------------------------
+# The leaky integrator -----------------------------------------------------------------------------------------------
 
 
 def leaky_definition(
@@ -339,8 +349,8 @@ def leaky_forward(
 ) -> Tensor:
     """The leaf op ``leaky_fwd``."""
     trace = torch.empty_like(x, dtype=compute_dtype(x))
-    values = _leaky_parameters(trace, decay, gain, numbers)
-    return trace.copy_(leaky_definition(x, *values, v0, numbers[2] if has_floor else None))
+    d, w = _leaky_parameters(trace, decay, gain, numbers)
+    return trace.copy_(leaky_definition(x, d, w, v0, numbers[2] if has_floor else None))
 
 
 def leaky_backward(
@@ -354,7 +364,7 @@ def leaky_backward(
     ddecay, dgain, dx = torch.zeros_like(a), torch.zeros_like(a), torch.empty_like(g, dtype=dtype)
     for t in reversed(range(g.shape[0])):
         z = g[t] + a
-        if has_floor:
+        if has_floor and trace is not None:
             z = torch.where(trace[t] <= numbers[2], 0.0, z)
         before = trace[t - 1] if t and trace is not None else v0
         ddecay = ddecay if before is None else ddecay + z * before

@@ -1,9 +1,10 @@
 """What a leaf op is told about a LIF neuron: one string in the schema, and tuples for whoever reads it.
 
-A string costs the dispatcher half of what two lists of numbers cost, and reads well in a traced graph. It is parsed once.
+A string costs the dispatcher half of what two lists of numbers cost, and reads well in a traced graph. It is parsed
+once.
 
-Parameters come twice, as an optional tensor and as a number: a float costs no tensor, no copy to a GPU and no cache, and
-where a tensor is given the number is not looked at.
+Parameters come twice, as an optional tensor and as a number: a float costs no tensor, no copy to a GPU and no cache,
+and where a tensor is given the number is not looked at.
 """
 
 from functools import lru_cache
@@ -72,7 +73,14 @@ def unpack(codes: Codes, numbers: Numbers) -> Rule:
     """The rule that `decode` took apart."""
     reset, above, has_floor, refractory, detach, shape, residual = codes
     return Rule(
-        RESETS[reset], bool(above), bool(has_floor), refractory, bool(detach), SHAPES[shape], RESIDUALS[residual], *numbers
+        RESETS[reset],
+        bool(above),
+        bool(has_floor),
+        refractory,
+        bool(detach),
+        SHAPES[shape],
+        RESIDUALS[residual],
+        *numbers,
     )
 
 

@@ -2,7 +2,6 @@
 
 import json
 import math
-import statistics
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, replace
@@ -12,16 +11,14 @@ from typing import Any
 import torch
 import tyro
 from rich.console import Console
-from rich.table import Table
 
 from neurokernels import backend, explain, lif
 from neurokernels._core.backends import NAMES
-from neurokernels.bench import Group
 from neurokernels.data import DataError, Dataset, load
-from neurokernels.trainers.loop import Row
 from neurokernels.trainers.run import RunError, RunFolder
 from neurokernels.trainers.spiking.report import draw
 from neurokernels.trainers.spiking.settings import Settings
+from neurokernels.trainers.spiking.summary import summarise
 from neurokernels.trainers.spiking.timing import race_networks
 from neurokernels.trainers.spiking.traces import watch
 from neurokernels.trainers.spiking.trainer import Encoder, Trained, train
@@ -98,9 +95,8 @@ def _data(settings: Settings, console: Console) -> tuple[Settings, Dataset]:
     except DataError as why:
         if not settings.quick or settings.data == "digits":
             raise
-        console.print(
-            f"{why}\n[bold]MNIST cannot be had, so this run learns scikit-learn's small digits instead.[/bold]"
-        )
+        console.print(str(why), markup=False)
+        console.print("[bold]MNIST cannot be had, so this run learns scikit-learn's small digits instead.[/bold]")
         settings = replace(settings, epochs=10 * settings.epochs, **_DIGITS)
         return settings, load("digits")
 
@@ -124,50 +120,6 @@ def _report(settings: Settings, data: Dataset, trained: Sequence[Trained], out: 
     title = f"Gerum & Schilling's spiking network on {data.name}: {size}, {seeds}"
     before, after = watch(first.before, seen), watch(first.after, seen)
     picture = draw(title, histories, data.test_images[0], int(data.test_labels[0]), before, after, timing)
-    rows = [[{"seed": run.seed} | row for row in run.history if row["epoch"] == settings.epochs] for run in trained]
-    _summarise([row for some in rows for row in some], timing, data, folder, console)
+    final = [{"seed": run.seed} | row for run in trained for row in run.history if row["epoch"] == settings.epochs]
+    summarise(f"test accuracy on {data.name} after {settings.epochs} epochs (%)", final, timing, folder, console)
     return folder.write("report.png", picture)
-
-
-def _summarise(
-    final: Sequence[Row], timing: Sequence[Group], data: Dataset, folder: RunFolder, console: Console
-) -> None:
-    """Writes ``summary.json`` and ``summary.md`` and shows the table: test accuracies per seed and network."""
-    networks = list(dict.fromkeys(row["network"] for row in final))
-    seeds = list(dict.fromkeys(row["seed"] for row in final))
-    accuracy = {(row["seed"], row["network"]): 100 * row["test_accuracy"] for row in final}
-    columns = {name: [accuracy[seed, name] for seed in seeds] for name in networks}
-    lines = [["seed", *networks]] + [
-        [str(seed), *(f"{columns[name][i]:.2f}" for name in networks)] for i, seed in enumerate(seeds)
-    ]
-    if len(seeds) > 1:
-        lines.append(
-            ["mean ± sd", *(f"{statistics.mean(c):.2f} ± {statistics.stdev(c):.2f}" for c in columns.values())]
-        )
-    table = Table(title=f"test accuracy on {data.name} after {final[0]['epoch']} epochs (%)", title_justify="left")
-    for heading in lines[0]:
-        table.add_column(heading, justify="right")
-    for line in lines[1:]:
-        table.add_row(*line)
-    console.print(table)
-    costs = [_cost(group) for group in timing]
-    for cost in costs:
-        console.print(cost, highlight=False)
-    marked = [" | ".join(line) for line in lines]
-    marked.insert(1, " | ".join(["---:"] * len(lines[0])))
-    text = "\n".join([f"{table.title}; data from {data.source}", "", *(f"| {line} |" for line in marked), "", *costs])
-    folder.write("summary.md", (text + "\n").encode())
-    folder.write("summary.json", (json.dumps({"final": list(final), "source": data.source}, indent=1) + "\n").encode())
-
-
-def _cost(group: Group) -> str:
-    times = {row.name: row.timing.median * 1e3 if row.timing else None for row in group.rows}
-    shown = ", ".join(
-        f"{name} {'has no time: ' + _why(group, name) if ms is None else f'{ms:.2f} ms'}" for name, ms in times.items()
-    )
-    ratio = f", {times['plain'] / times['fused']:.1f} x" if times["plain"] and times["fused"] else ""
-    return f"{group.name}: {shown}{ratio} ({group.threads} threads, medians of interleaved rounds)"
-
-
-def _why(group: Group, name: str) -> str:
-    return next(str(row.reason) for row in group.rows if row.name == name)

@@ -1,0 +1,66 @@
+# `make demo` and `make test` set everything up, from nothing but Python 3.11+, g++ and make, in .venv.
+# PYTHON picks another interpreter; TORCH another torch, with pip's own options if need be.
+PYTHON ?= python3
+TORCH ?= torch==2.13.0
+ARGS ?=
+
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check install
+NATIVE := setup.py pyproject.toml neurokernels/_version.py $(shell find csrc -type f)
+
+# The libraries that tests and benchmarks compare with. Their declared needs would replace torch: only what they import is added.
+PEERS := spikingjelly==2.0.0 snntorch==1.0.0 norse==1.1.0 nir==1.0.8 nirtorch==2.6
+PEER_NEEDS := loguru h5py
+
+.PHONY: demo test bench lint sanitize build clean distclean
+
+demo: $(VENV)/demo.stamp
+	$(BIN)/neurokernels train spiking --quick $(ARGS)
+
+test: $(VENV)/test.stamp
+	$(BIN)/pytest $(ARGS)
+
+bench: $(VENV)/test.stamp
+	$(BIN)/pytest --benchmark $(ARGS)
+
+lint: $(VENV)/test.stamp
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	@git ls-files -co --exclude-standard '*.py' '*.pyi' '*.cpp' '*.h' '*.cu' '*.cuh' | xargs wc -l \
+	  | awk '$$1 > 500 && $$2 != "total" { print $$2 ": " $$1 " lines, at most 500 are allowed"; bad = 1 } END { exit bad }'
+
+# The core with AddressSanitizer and UBSan, in a copy of the package; libstdc++ goes first so that exceptions are seen.
+sanitize: $(VENV)/test.stamp
+	NEUROKERNELS_SANITIZE=1 NEUROKERNELS_NATIVE=require $(BIN)/python setup.py -q build --build-lib build/sanitize
+	LD_PRELOAD="$$(g++ -print-file-name=libasan.so) $$(g++ -print-file-name=libstdc++.so)" \
+	  ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 PYTHONPATH=build/sanitize \
+	  $(BIN)/pytest -o pythonpath="build/sanitize ." $(or $(ARGS),tests/ops tests/core)
+
+# After a change in csrc: the quick way to a new core, one second if there is nothing to do.
+build: $(VENV)/test.stamp
+	NEUROKERNELS_NATIVE=require $(BIN)/python setup.py -q build_ext --inplace
+
+clean:
+	rm -rf build dist *.egg-info neurokernels/_native*.so neurokernels/_build.json neurokernels/_cuda $(VENV)/*.stamp
+	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find neurokernels tests benchmarks -name __pycache__ -prune -exec rm -rf {} +
+
+distclean: clean
+	rm -rf $(VENV)
+
+$(VENV)/torch.stamp:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=...")'
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) $(TORCH)
+	touch $@
+
+$(VENV)/demo.stamp: $(VENV)/torch.stamp $(NATIVE)
+	$(PIP) -e '.[train]'
+	touch $@
+
+$(VENV)/test.stamp: $(VENV)/torch.stamp $(NATIVE) Makefile
+	NEUROKERNELS_NATIVE=require $(PIP) -e '.[dev,train,bench]' $(PEER_NEEDS)
+	$(PIP) --no-deps $(PEERS)
+	touch $@

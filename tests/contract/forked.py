@@ -1,0 +1,57 @@
+"""``python -m tests.contract.forked BACKEND``: runs every op in a parent with threads, in a forked child, in the parent again."""
+
+import os
+import signal
+import sys
+
+import numpy as np
+import torch
+
+from tests.contract.entries import OPS
+from tests.contract.harness import cotangents, forced, leaves
+
+
+def main(backend: str) -> None:
+    torch.set_num_threads(2)
+    cases = []
+    for op in OPS:
+        for sample in op.samples[:3]:
+            # Threads for a kernel, which sees time and neurons; none for what torch does with the neurons alone.
+            shape = sample.shape if backend == "triton" else (op.large[0], 16, 1024)
+            given = leaves(sample.tensors(torch.float32, shape=shape))
+            directions = cotangents(op.call(**given, **sample.options))
+            cases.append((op, sample, given, directions))
+
+    def results() -> list[np.ndarray]:
+        found = []
+        for op, sample, given, directions in cases:
+            with forced(op, backend, 2):
+                outputs = op.call(**given, **sample.options)
+                gradients = torch.autograd.grad(outputs, list(given.values()), directions)
+            found += [t.detach().numpy() for t in (*outputs, *gradients)]
+        return found
+
+    expected = results()
+
+    def again(who: str) -> None:
+        for a, b in zip(results(), expected, strict=True):
+            np.testing.assert_array_equal(a, b)
+        print(who, flush=True)
+
+    again("parent")
+    child = os.fork()
+    if child == 0:
+        signal.alarm(30)  # a child that hangs is ended, and its status says so
+        if backend != "cpu":
+            torch.set_num_threads(1)  # torch's own threads are not there after a fork; our core has to know by itself
+        again("child")
+        os._exit(0)
+    _, status = os.waitpid(child, 0)
+    assert status == 0, f"the child ended with status {status}"
+    again("parent")
+
+
+if __name__ == "__main__":
+    if sys.argv[1] == "triton":
+        os.environ["TRITON_INTERPRET"] = "1"
+    main(sys.argv[1])

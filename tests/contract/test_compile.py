@@ -1,0 +1,71 @@
+"""`torch.compile` takes an op as one graph, for one shape or for all of them, with the numbers of eager mode."""
+
+import pytest
+import torch
+
+from tests.contract.harness import close, evaluate, forced, run, same
+
+THIN = True
+
+
+@pytest.fixture(autouse=True)
+def _forgets():
+    torch._dynamo.reset()
+    yield
+    torch._dynamo.reset()
+
+
+def compiled(op, **how):
+    return torch.compile(op.call, fullgraph=True, **how)
+
+
+def test_static(op, sample, backend):
+    function = compiled(op, backend="aot_eager", dynamic=False)
+    with forced(op, backend, 2):
+        got = evaluate(function, sample.tensors(), **sample.options)
+    same(got, run(op, sample, backend))
+
+
+def test_dynamic(op, sample):
+    """One graph serves every shape; from 30 on, since sizes of 0 and 1, of residuals too, always have graphs of their own."""
+    function = compiled(op, backend="aot_eager", dynamic=True)
+    shorter, longer = (sample.tensors(shape=tuple(n + more for n in sample.shape)) for more in (30, 47))
+    with forced(op, op.usual, 2):
+        evaluate(function, shorter, **sample.options)
+        with torch.compiler.set_stance("fail_on_recompile"):
+            got = evaluate(function, longer, **sample.options)
+    same(got, run(op, sample, op.usual, longer))
+
+
+def test_inductor(op):
+    """With neighbours to fuse with."""
+    sample = op.samples[1]
+
+    def model(**arguments):
+        first = next(iter(arguments))
+        return tuple(2 * o for o in op.call(**arguments | {first: arguments[first].tanh()}))
+
+    function = torch.compile(model, fullgraph=True, dynamic=True)
+    with forced(op, op.usual, 2):
+        got = evaluate(function, sample.tensors(torch.float32), **sample.options)
+    with forced(op, op.usual, 2):
+        expected = evaluate(model, sample.tensors(torch.float32), **sample.options)
+    close(got, expected)
+
+
+def test_backend_is_looked_up_when_the_graph_runs(op, backend):
+    sample = op.samples[0]
+    function = compiled(op, backend="aot_eager")
+    with forced(op, "reference", 2):
+        evaluate(function, sample.tensors(), **sample.options)
+    with forced(op, backend, 2), torch.compiler.set_stance("fail_on_recompile"):
+        evaluate(function, sample.tensors(), **sample.options)
+
+
+def test_inference(op, sample):
+    function = compiled(op, backend="aot_eager")
+    with torch.no_grad(), forced(op, op.usual):
+        got = function(**sample.tensors(), **sample.options)
+        expected = op.call(**sample.tensors(), **sample.options)
+    for a, b in zip(got, expected, strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=0)

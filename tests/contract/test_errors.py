@@ -1,0 +1,58 @@
+"""What is refused, with which exception and which words, and that nothing is left behind by it."""
+
+import pytest
+import torch
+
+import neurokernels as nk
+from tests.contract.harness import forced, leaves, run, same, truth
+
+
+def test_refusal(op, bad):
+    sample = op.samples[0]
+    tensors = sample.tensors()
+    copies = {name: t.clone() for name, t in tensors.items()}
+    with pytest.raises(bad.error) as caught:
+        op.call(**(tensors | sample.options | bad.changes))
+    assert type(caught.value) is bad.error  # not one that happens to be derived from it
+    text = str(caught.value)
+    assert text.startswith((f"{op.name}: ", "surrogate ")), text
+    assert [word for word in bad.words if word not in text] == [], text
+    assert "\n" not in text
+    for name, tensor in tensors.items():
+        assert torch.equal(tensor, copies[name])
+    same(run(op, sample, op.usual), truth(op, sample))
+
+
+def test_unknown_argument(op):
+    sample = op.samples[0]
+    with pytest.raises(TypeError, match="colour"):
+        op.call(**sample.tensors(), **sample.options, colour="red")
+
+
+def test_forced_backend_that_cannot_run(op):
+    sample = op.samples[0]
+    for name in ("cpu", "cuda"):
+        elsewhere = {k: t.to("meta") if name == "cpu" else t for k, t in sample.tensors().items()}
+        if name == "cuda":
+            with pytest.raises(nk.BackendError, match=f"{op.name}: backend 'cuda' was asked for and"), nk.backend(name):
+                op.call(**elsewhere, **sample.options)
+        assert name in nk.explain(op.name, next(iter(elsewhere.values()))) or name == "cuda"
+
+
+def test_unknown_backend(op):
+    with pytest.raises(ValueError, match="auto, reference, cpu, triton, cuda, got 'gpu'"), nk.backend("gpu"):
+        raise AssertionError("never entered")
+
+
+def test_memory_that_cannot_be_had(op, backend):
+    """The error is torch's, the inputs are untouched, and the next call works."""
+    sample = op.samples[0]
+    tensors = leaves(sample.tensors(torch.float32))
+    first = next(iter(tensors))
+    huge = tensors[first].detach()[:1, :1, :1].expand(16, 2**24, 2**24)
+    with pytest.raises(RuntimeError, match="memory|allocate|too large"), nk.backend(backend):
+        op.call(**tensors | {first: huge}, **sample.options)
+    with forced(op, backend, 2):
+        outputs = op.call(**tensors, **sample.options)
+        torch.autograd.grad(sum(o.sum() for o in outputs), list(tensors.values()))
+    assert torch.equal(tensors[first], sample.tensors(torch.float32)[first])

@@ -1,0 +1,14 @@
+"""`torch.library.opcheck` of every leaf op, on the arguments that real calls hand to it."""
+
+import torch
+
+from tests.contract.harness import leaf_calls
+
+THIN = True
+
+
+def test_opcheck(op, sample, backend):
+    calls = leaf_calls(op, sample, backend)
+    assert calls.keys() == op.leaves
+    for overload, arguments, _ in calls.values():
+        torch.library.opcheck(overload, arguments)

@@ -1,0 +1,49 @@
+"""The public ops as their definitions in plain PyTorch, with the public signatures; autograd differentiates them."""
+
+import math
+from typing import Any
+
+from torch import Tensor
+
+from neurokernels import surrogate as surrogates
+from neurokernels.ops.lif.reference import definition, leaky_definition
+from neurokernels.ops.lif.rule import Rule, compute_dtype
+
+
+def lif(
+    x: Tensor,
+    *,
+    decay: Any,
+    threshold: Any = 1.0,
+    gain: Any = 1.0,
+    reset: str = "zero",
+    v_reset: Any = 0.0,
+    reset_at: str = "reach",
+    floor: float | None = None,
+    refractory: int = 0,
+    surrogate: Any = "atan",
+    detach_reset: bool = True,
+    v0: Any = None,
+    time_dim: int = 0,
+    residual: str = "auto",
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Spikes, membrane and countdown of `neurokernels.lif`; ``residual`` changes nothing here."""
+    chosen = surrogates.get(surrogate)
+    v0, countdown = v0 if isinstance(v0, tuple) else (v0, None)
+    rule = Rule(
+        reset, reset_at == "above", floor is not None, refractory, detach_reset, chosen.shape, "none",
+        *[math.nan] * 4, 0.0 if floor is None else floor, chosen.peak, chosen.slope, chosen.low, chosen.high,
+    )  # fmt: skip
+    x = x.movedim(time_dim, 0)
+    parameters = (p.to(compute_dtype(x)) if isinstance(p, Tensor) else p for p in (decay, threshold, gain, v_reset))
+    spikes, membrane, left = definition(x, *parameters, v0, countdown, rule, chosen)
+    return spikes.movedim(0, time_dim), membrane, left
+
+
+def leaky_integrate(
+    x: Tensor, *, decay: Any, gain: Any = 1.0, floor: float | None = None, v0: Tensor | None = None, time_dim: int = 0
+) -> Tensor:
+    """The trace of `neurokernels.leaky_integrate`."""
+    x = x.movedim(time_dim, 0)
+    parameters = (p.to(compute_dtype(x)) if isinstance(p, Tensor) else p for p in (decay, gain))
+    return leaky_definition(x, *parameters, v0, floor).movedim(0, time_dim)

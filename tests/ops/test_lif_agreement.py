@@ -1,0 +1,133 @@
+"""Spikes bit for bit and gradients within the accuracy rule, over the options of the contract."""
+
+from itertools import product
+
+import pytest
+import torch
+
+from neurokernels import surrogate
+from neurokernels._core import accuracy
+from tests.leaves import Leaves
+from tests.ops.agreement import check, forward_agrees, identical, lattice, made, on
+
+TABLE = surrogate.tabulated([0.1, 0.3, 0.9, 1.2, 0.7, 0.2, 0.4], low=-1.2, high=0.8)
+SURROGATES = (*surrogate.NAMED, TABLE)
+RESETS = list(product(("zero", "subtract", "none"), ("reach", "above"), (True, False)))
+
+
+def few(backend, cases, which=0):
+    """All of them; on the interpreter, which takes a second for each, one: its full grid is in test_lif_triton.py."""
+    cases = list(cases)
+    return cases if backend != "triton" else [cases[which % len(cases)]]
+
+
+def steps(backend, many=37, some=7):
+    """More than two chunks of residuals; on the interpreter a few steps, unless the chunks are what is tested."""
+    return some if backend == "triton" else many
+
+
+@pytest.mark.parametrize("i", range(len(RESETS)), ids=lambda i: "-".join(map(str, RESETS[i])))
+@pytest.mark.parametrize("learn", [True, False], ids=["learnable", "fixed"])
+def test_resets(backend, i, learn):
+    reset, reset_at, detach = RESETS[i]
+    options = {"reset": reset, "reset_at": reset_at, "detach_reset": detach}
+    for k, (floor, refractory) in few(backend, enumerate(product((None, -0.3), (0, 2))), i):
+        chosen = ("atan", "boxcar", "constant", "triangle")[k]
+        options |= {"floor": floor, "refractory": refractory, "surrogate": chosen}
+        check(backend, made(steps(backend), 2, 5, learn=learn, seed=k, state=k % 2 == 0, **options))
+
+
+@pytest.mark.parametrize("chosen", SURROGATES, ids=str)
+@pytest.mark.parametrize("detach", [True, False], ids=["detached", "attached"])
+def test_surrogates(backend, chosen, detach):
+    for reset in few(backend, ("zero", "subtract"), detach):
+        check(backend, made(steps(backend, some=4), 9, reset=reset, detach_reset=detach, surrogate=chosen))
+
+
+@pytest.mark.parametrize("name", surrogate.NAMED)
+def test_widths(backend, name):
+    for alpha in few(backend, (0.3, 7.0)):
+        check(backend, made(steps(backend, 12, 3), 9, surrogate=(name, alpha)))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64], ids=str)
+def test_dtypes(backend, dtype):
+    for i, reset in few(backend, enumerate(("zero", "subtract", "none")), 1):
+        for learn in (True, False):
+            options = {"dtype": dtype, "reset": reset, "seed": i}
+            check(backend, made(steps(backend), 3, 7, learn=learn, floor=-0.5, refractory=i, **options))
+            check(backend, made(steps(backend), 3, 7, learn=False, surrogate="boxcar", **options))
+
+
+def test_membranes_at_the_threshold(backend):
+    """On a lattice every fourth membrane lies at the threshold or the floor exactly; nothing there is a matter of rounding."""
+    grid = product(("above", "reach"), ("zero", "subtract"), (-0.5, None))
+    for reset_at, reset, floor in few(backend, grid):
+        case = lattice(steps(backend, 37, 12), 40, reset=reset, reset_at=reset_at, floor=floor, surrogate="boxcar")
+        check(backend, case)
+        check(backend, case.with_(surrogate="triangle"))
+
+
+@pytest.mark.parametrize("learn", [True, False], ids=["learnable", "fixed"])
+@pytest.mark.parametrize("refractory", [0, 1, 300])
+def test_residual_modes_agree(backend, learn, refractory):
+    """What is kept is a matter of memory: gradients are the same, bit for bit where the same is computed."""
+    case = made(steps(backend, 40, 17), 2, 4, learn=learn, surrogate="boxcar", floor=-0.4, refractory=refractory)
+    modes = ["recompute", "membrane"] + ([] if learn else ["bits"])
+    results = [check(backend, case.with_(residual=mode)) for mode in modes]
+    for result in results[1:]:
+        identical(result.spikes, results[0].spikes, "spikes")
+        for name, gradient in result.gradients.items():
+            identical(gradient, results[0].gradients[name], f"gradient of {name}")
+
+
+@pytest.mark.parametrize("mode", ["bits", "recompute", "membrane"])
+@pytest.mark.parametrize("refractory", [0, 2, 300])
+def test_residuals_are_shared(backend, mode, refractory):
+    """What any backend keeps is what every other one keeps, and what every other one's backward pass can read."""
+    case = made(
+        steps(backend, 35, 17),
+        5,
+        learn=mode != "bits",
+        surrogate="boxcar",
+        residual=mode,
+        refractory=refractory,
+        reset_at="above",
+        floor=-0.3,
+    )
+    other = "cpu" if backend == "reference" else "reference"
+    forward, backward = calls(backend, case)
+    for i, (a, b) in enumerate(zip(forward[2], calls(other, case)[0][2], strict=True)):
+        identical(a, b, f"output {i} of lif_fwd")
+    overload, arguments, outputs = backward
+    elsewhere = overload(*arguments[:-1], other)
+    for i, (a, b) in enumerate(zip(elsewhere, outputs, strict=True)):
+        accuracy.check(a, b, b, name=f"output {i} of lif_bwd")
+
+
+def test_residuals_hold_what_they_say(backend):
+    """The two bits, the checkpoints and the countdowns, against the run that they stand for."""
+    options = {"surrogate": "boxcar", "refractory": 3, "floor": -0.4}
+    case = made(steps(backend, 50, 33), 6, learn=False, **options)
+    run = forward_agrees(on(backend, case), case)
+    words, none = calls(backend, case.with_(residual="bits"))[0][2][3:]
+    assert none.numel() == 0
+    live = ~torch.tensor(run.resting | run.decisions.low)
+    for t in range(len(case.x)):
+        bits = words[t // 16] >> (2 * (t % 16))
+        identical((bits & 1).bool(), live[t] & torch.tensor(run.decisions.inside[t]), f"bit 0 of step {t}")
+        identical((bits & 2).bool(), live[t] & ~torch.tensor(run.decisions.resets[t]), f"bit 1 of step {t}")
+    checkpoints, counts = calls(backend, case.with_(residual="recompute"))[0][2][3:]
+    identical(checkpoints, torch.tensor(run.before[16::16]), "checkpoints")
+    identical(counts, torch.tensor(run.counts[16::16]).to(torch.uint8), "countdowns")
+    membranes, counts = calls(backend, case.with_(residual="membrane"))[0][2][3:]
+    identical(membranes, torch.tensor(run.u), "membranes")
+    identical(counts, torch.tensor(run.counts[16::16]).to(torch.uint8), "countdowns")
+
+
+def calls(backend, case):
+    """The calls of the forward and of the backward leaf op."""
+    with Leaves() as recorded:
+        on(backend, case)
+    forward, backward = recorded.calls
+    return forward, backward
