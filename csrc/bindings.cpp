@@ -3,6 +3,7 @@
 #include <pybind11/stl.h>
 
 #include "common/multiversion.h"
+#include "common/pages.h"
 #include "cpu/lif.h"
 
 namespace py = pybind11;
@@ -117,5 +118,6 @@ PYBIND11_MODULE(_native, m) {
   m.attr("isa") = isa();
   m.attr("compiler") = kCompiler;
   m.attr("has_openmp") = kHasOpenmp;
+  m.def("expect_large_pages", [](Int address, Int bytes) { nk::expect_large_pages(at(address), bytes); });
   bind_lif(m);
 }

@@ -6,7 +6,7 @@ a name costs one line here and none in a kernel. With ``y = u - threshold``:
 | constructor                | derivative                                | SpikingJelly 2.0       | snnTorch 1.0         |
 |----------------------------|-------------------------------------------|------------------------|----------------------|
 | ``constant(alpha=1)``      | ``alpha``                                 |                        | straight_through     |
-| ``boxcar(alpha=1)``        | ``alpha`` for ``abs(y) < 1 / (2 alpha)``  | Rect(alpha)            |                      |
+| ``boxcar(alpha=1)``        | ``alpha`` if ``abs(y) < 1 / 2 alpha``     | Rect(alpha)            |                      |
 | ``triangle(alpha=1)``      | ``max(0, 1 - alpha abs(y))``              |                        |                      |
 | ``esser(alpha=10)``        | ``max(0, 1 - alpha abs(y))``              |                        |                      |
 | ``piecewise_quadratic(1)`` | ``alpha max(0, 1 - alpha abs(y))``        | PiecewiseQuadratic     |                      |

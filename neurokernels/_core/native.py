@@ -12,6 +12,7 @@ import torch  # before the core: its OpenMP calls then bind to torch's runtime, 
 from neurokernels._version import __version__
 
 _REBUILD = "install neurokernels again (in a source tree: pip install -e .)"
+_LARGE = 4 << 20
 _forked = False
 
 
@@ -66,6 +67,13 @@ def core() -> ModuleType:
     if module is None:
         raise RuntimeError(f"neurokernels has no compiled core here: {why}")
     return module
+
+
+def fresh(*outputs: torch.Tensor) -> None:
+    """Prepares large outputs that nobody has written to yet: see csrc/common/pages.h."""
+    for tensor in outputs:
+        if tensor.nbytes >= _LARGE:
+            core().expect_large_pages(tensor.data_ptr(), tensor.nbytes)
 
 
 def threads() -> int:

@@ -159,3 +159,29 @@ def backward(run: Run, x: Array, n: Neuron, g: Array, a: Array) -> Gradients:
             add("v_reset", np.where(live & r, a, 0.0))
         a = decay * z
     return Gradients(dx, a, *(sums[name] for name in names), magnitude)
+
+
+def leaky(x: Array, decay: Any, gain: Any, floor: float | None, v0: Array | None, low: Array | None = None) -> Array:
+    """The trace of a leaky integrator, in the dtype of x; ``low`` imposes where the floor holds."""
+    c = np.zeros(x.shape[1:], x.dtype) if v0 is None else v0.astype(x.dtype)
+    trace = np.empty_like(x)
+    with np.errstate(over="ignore", invalid="ignore"):
+        for t in range(len(x)):
+            c = np.asarray(decay, x.dtype) * c + np.asarray(gain, x.dtype) * x[t]
+            held = (c <= floor if low is None else low[t]) if floor is not None else False
+            trace[t] = c = np.where(held, np.asarray(floor or 0.0, x.dtype), c)
+    return trace
+
+
+def leaky_gradients(
+    x: Array, trace: Array, decay: Any, gain: Any, low: Array | None, v0: Array | None, g: Array
+) -> tuple[dict[str, Array], dict[str, Array]]:
+    """Gradients of ``sum(g * trace)`` in float64, those of parameters per neuron, and the magnitudes of their terms."""
+    before = np.concatenate([np.zeros_like(x[:1]) if v0 is None else v0[None], trace[:-1]])
+    a, z = np.zeros(x.shape[1:]), np.zeros(x.shape)
+    for t in reversed(range(len(x))):
+        z[t] = g[t] + a if low is None else np.where(low[t], 0.0, g[t] + a)
+        a = np.float64(decay) * z[t]
+    terms = {"decay": z * before, "gain": z * x}
+    sums = {"x": np.float64(gain) * z, "v0": a} | {name: term.sum(0) for name, term in terms.items()}
+    return sums, {name: np.abs(term).sum(0) for name, term in terms.items()}

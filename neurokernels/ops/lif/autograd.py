@@ -14,7 +14,7 @@ from torch.autograd import Function
 from neurokernels._core.autograd import FirstOrderOnly, forward_mode
 from neurokernels.ops.lif.batching import after_time, first, padded
 from neurokernels.ops.lif.leaves import lif_bwd, lif_fwd, lif_jvp
-from neurokernels.ops.lif.rule import kept
+from neurokernels.ops.lif.rule import compute_dtype, kept
 
 # The arguments of LIF.apply, by position.
 _X, _PARAMETERS, _V0, _COUNTDOWN, _TABLE = 0, slice(1, 5), 5, 6, 7
@@ -40,7 +40,8 @@ class LIF(Function):
         x, *parameters, v0, countdown, table, rule, backend = inputs
         _, _, left, residual, counts = output
         ctx.mark_non_differentiable(left, residual, counts)
-        ctx.rule, ctx.backend = rule, backend
+        ctx.set_materialize_grads(False)  # or a gradient of zeros would be made for the residual as well
+        ctx.rule, ctx.backend, ctx.shape, ctx.dtype = rule, backend, x.shape, x.dtype
         mode = kept(rule)
         ctx.learns = [p is not None and need for p, need in zip(parameters, ctx.needs_input_grad[1:5], strict=True)]
         if mode != "recompute" and not ctx.learns[2]:
@@ -51,8 +52,14 @@ class LIF(Function):
             ctx.save_for_backward(x, residual, counts, *parameters, v0, countdown, table)
 
     @staticmethod
-    def backward(ctx: Any, g: Tensor, g_membrane: Tensor, *_: Any) -> tuple[Any, ...]:
+    def backward(ctx: Any, g: Tensor | None, g_membrane: Tensor | None, *_: Any) -> tuple[Any, ...]:
         needs = ctx.needs_input_grad
+        if g is None and g_membrane is None:
+            return (None,) * 10
+        if g is None:
+            g = g_membrane.new_zeros(ctx.shape, dtype=ctx.dtype)
+        if g_membrane is None:
+            g_membrane = g.new_zeros(ctx.shape[1:], dtype=compute_dtype(g))
         wanted = [needs[_X], needs[_V0], *ctx.learns]
         saved = ctx.saved_tensors
         apply = LIFBackward.apply if torch.is_grad_enabled() else lif_bwd

@@ -116,6 +116,7 @@ def forward(
 ) -> Forward:  # fmt: skip
     """The leaf op ``lif_fwd``."""
     out = allocate_forward(x, codes)
+    native.fresh(out.spikes, out.residual)
     layout, (source, spikes) = _over_time(x, out.spikes)
     neuron, _held = _neuron(x, decay, threshold, gain, v_reset, v0, countdown, table, numbers, codes)
     native.core().lif_forward(
@@ -135,6 +136,7 @@ def backward(
 ) -> tuple[Tensor, ...]:  # fmt: skip
     """The leaf op ``lif_bwd``."""
     outs = allocate_backward(g, wanted)
+    native.fresh(outs[0])
     layout, (source, due, dx) = _over_time(x, g, outs[0] if wanted[0] else None)
     neuron, _held = _neuron(g, decay, threshold, gain, v_reset, v0, countdown, table, numbers, codes)
     g_membrane = g_membrane.contiguous()
@@ -184,6 +186,7 @@ def leaky_forward(
 ) -> Tensor:
     """The leaf op ``leaky_fwd``."""
     trace = leaky.allocate_forward(x)
+    native.fresh(trace)
     layout, (source, out) = _over_time(x, trace)
     neuron, _held = _leaky(x, decay, gain, v0, numbers, has_floor)
     native.core().leaky_forward(
@@ -199,6 +202,7 @@ def leaky_backward(
 ) -> tuple[Tensor, ...]:  # fmt: skip
     """The leaf op ``leaky_bwd``."""
     outs = leaky.allocate_backward(g, dtype, wanted)
+    native.fresh(outs[0])
     layout, (source, steps, due, dx) = _over_time(x, trace, g, outs[0] if wanted[0] else None)
     neuron, _held = _leaky(g, decay, gain, v0, numbers, has_floor)
     native.core().leaky_backward(

@@ -128,6 +128,7 @@ def _encoded(
 ) -> tuple[str, Tensor | None]:  # fmt: skip
     """Checks the options and says in one string what a leaf op is to do; and the surrogate's table, if it has one."""
     chosen = surrogates.get(surrogate)
+    decay, threshold, gain, v_reset = numbers
     rule = Rule(
         checks.choice("lif", "reset", reset, RESETS),
         checks.choice("lif", "reset_at", reset_at, RESET_AT) == "above",
@@ -136,7 +137,7 @@ def _encoded(
         bool(detach_reset),
         chosen.shape,
         _residual(residual, chosen, reset, detach_reset, learns) if needs else "none",
-        *numbers,  # type: ignore[arg-type]  # decay, threshold, gain, v_reset
+        decay, threshold, gain, v_reset,
         0.0 if floor is None else checks.number("lif", "floor", floor),
         chosen.peak, chosen.slope, chosen.low, chosen.high,
     )  # fmt: skip

@@ -1,8 +1,8 @@
 """The Triton backend of LIF: arguments arranged for the kernels of `triton_kernels` and `triton_leaky`, and launched.
 
-The same functions as in `neurokernels.ops.lif.reference`, with the same formats of residuals, so that a backward pass can
-run elsewhere than its forward pass. Series keep their strides; states are contiguous; parameters are read from a contiguous
-tensor of the trailing dimensions that they vary in.
+The functions of `neurokernels.ops.lif.reference` with the same formats of residuals, so that a backward pass can run
+elsewhere than its forward pass. Series keep their strides, states are contiguous, and parameters are read from
+contiguous tensors of the trailing dimensions in which they vary.
 """
 
 from typing import Any
@@ -12,16 +12,19 @@ from torch import Tensor
 
 from neurokernels._core.triton import arranged, launch
 from neurokernels.ops.lif import leaky
-from neurokernels.ops.lif.rule import Codes, Forward, Numbers, Rule, allocate_backward, allocate_forward, compute_dtype, unpack
+from neurokernels.ops.lif import rule as rules
+from neurokernels.ops.lif.rule import Codes, Forward, Numbers, Rule
 from neurokernels.ops.lif.triton_kernels import Learns, backward_kernel, forward_kernel, tangent_kernel
 from neurokernels.ops.lif.triton_leaky import leaky_backward_kernel, leaky_forward_kernel, leaky_tangent_kernel
 from neurokernels.ops.lif.triton_step import Policy
 
+# Arguments -----------------------------------------------------------------------------------------------------------
+
 
 def _periodic(neurons: torch.Size, *parameters: Tensor | None) -> tuple[int, list[Tensor | None]]:
-    """Parameters as contiguous tensors of one shape, the trailing dimensions of the neurons, and how many values that is.
+    """The number of values of each parameter, and parameters as contiguous tensors of the same trailing dimensions.
 
-    Neuron n reads value n modulo that number: one index for all, and no copy of parameters that vary in the last dimension.
+    Neuron n reads value n modulo that number: one index for all, and no copy of what varies in the last dimension only.
     """
     shapes = [p.shape for p in parameters if p is not None]
     shape = torch.broadcast_shapes(*shapes) if shapes else torch.Size()
@@ -35,36 +38,40 @@ def _periodic(neurons: torch.Size, *parameters: Tensor | None) -> tuple[int, lis
     return trailing.numel(), [None if p is None else laid_out(p) for p in parameters]
 
 
-def _contiguous(state: Tensor | None) -> Tensor | None:
-    return None if state is None else state.contiguous()
+def _contiguous(tensor: Tensor | None) -> Tensor | None:
+    return None if tensor is None else tensor.contiguous()
 
 
-def _given(tensor: Tensor, is_used: bool) -> Tensor | None:
-    """What a kernel is given: None for an empty place-holder."""
+def _used(tensor: Tensor, is_used: bool) -> Tensor | None:
+    """What a kernel is given for a tensor that may be an empty place-holder."""
     return tensor.contiguous() if is_used else None
 
 
-def _single(x: Tensor) -> bool:
+def _counts(rule: Rule) -> bool:
+    """Whether a replay has to know the refractory countdown."""
+    return rule.refractory > 0 and rule.residual in ("recompute", "membrane")
+
+
+def _is_single(x: Tensor) -> bool:
     return x.dtype != torch.float64
 
 
-def _replays(rule: Rule) -> bool:
-    return rule.residual in ("recompute", "membrane")
+def _neuron(rule: Rule, period: int) -> dict[str, Any]:
+    fixed = {name: getattr(rule, name) for name in ("decay", "threshold", "gain", "v_reset", "floor", "refractory")}
+    return fixed | {"period": period}
 
 
-def _numbers(rule: Rule) -> dict[str, float]:
-    return {name: getattr(rule, name) for name in ("decay", "threshold", "gain", "v_reset", "floor")}
-
-
-def _shape_numbers(rule: Rule, table: Tensor | None) -> dict[str, Any]:
+def _surrogate(rule: Rule, table: Tensor | None) -> dict[str, Any]:
     last = 0 if table is None else table.numel() - 1
     per_unit = 0.0 if table is None else last / (rule.high - rule.low)
-    table = _contiguous(table)
-    return {"peak": rule.peak, "slope": rule.slope, "low": rule.low, "per_unit": per_unit, "last": last, "table_ptr": table}
+    numbers = {"peak": rule.peak, "slope": rule.slope, "low": rule.low, "per_unit": per_unit, "last": last}
+    return numbers | {"table_ptr": _contiguous(table)}
+
+
+# Policies. What a kernel does not look at is fixed, so that it is compiled once for all. ------------------------------
 
 
 def _policy(rule: Rule, **fixed: Any) -> Policy:
-    """The options that a kernel is compiled for; what it does not look at is fixed, so that it is compiled once."""
     detach = rule.detach or rule.reset == "none"
     options = Policy(rule.reset, rule.above, rule.has_floor, rule.refractory > 0, detach, rule.shape, rule.residual)
     return options._replace(**fixed)
@@ -82,22 +89,29 @@ def _backward_policy(rule: Rule) -> Policy:
     return _policy(rule, reset="subtract", above=False, floor=False, rests=False, detach=detach, shape="constant")
 
 
+def _is_light(policy: Policy, learns: Learns) -> bool:
+    """Whether two neurons per thread fit the registers of a backward pass."""
+    replays_little = policy.detach and not policy.rests and policy.shape != "table" and not any(learns)
+    return policy.residual == "bits" or replays_little
+
+
+# LIF -----------------------------------------------------------------------------------------------------------------
+
+
 def forward(
     x: Tensor, decay: Tensor | None, threshold: Tensor | None, gain: Tensor | None, v_reset: Tensor | None,
     v0: Tensor | None, countdown: Tensor | None, table: Tensor | None, numbers: Numbers, codes: Codes,
 ) -> Forward:  # fmt: skip
     """The leaf op ``lif_fwd``."""
-    rule, out = unpack(codes, numbers), allocate_forward(x, codes)
+    rule, out = rules.unpack(codes, numbers), rules.allocate_forward(x, codes)
     period, (decay, threshold, gain, v_reset) = _periodic(x.shape[1:], decay, threshold, gain, v_reset)
     with arranged([x], [out.spikes]) as (inner, (xs, spikes)):
         launch(
-            forward_kernel, x, out.membrane.numel(), pairs=_single(x), x=xs, spikes=spikes, membrane_ptr=out.membrane,
-            left_out_ptr=_given(out.countdown, rule.refractory > 0),
-            residual_ptr=_given(out.residual, rule.residual != "none"),
-            counts_ptr=_given(out.counts, rule.refractory > 0 and _replays(rule)),
-            decay_ptr=decay, threshold_ptr=threshold, gain_ptr=gain, v_reset_ptr=v_reset,
-            v0_ptr=_contiguous(v0), left_ptr=_contiguous(countdown), **_numbers(rule), slope=rule.slope,
-            steps=x.shape[0], refractory=rule.refractory, inner=inner, period=period,
+            forward_kernel, x, out.membrane.numel(), pairs=_is_single(x), x=xs, spikes=spikes, inner=inner,
+            membrane_ptr=out.membrane, left_out_ptr=_used(out.countdown, rule.refractory > 0),
+            residual_ptr=_used(out.residual, rule.residual != "none"), counts_ptr=_used(out.counts, _counts(rule)),
+            decay_ptr=decay, threshold_ptr=threshold, gain_ptr=gain, v_reset_ptr=v_reset, **_neuron(rule, period),
+            v0_ptr=_contiguous(v0), left_ptr=_contiguous(countdown), slope=rule.slope, steps=x.shape[0],
             POLICY=_forward_policy(rule),
         )  # fmt: skip
     return out
@@ -110,23 +124,20 @@ def backward(
     numbers: Numbers, codes: Codes, wanted: list[bool],
 ) -> tuple[Tensor, ...]:  # fmt: skip
     """The leaf op ``lif_bwd``."""
-    rule, outs = unpack(codes, numbers), allocate_backward(g, wanted)
+    rule, outs = rules.unpack(codes, numbers), rules.allocate_backward(g, wanted)
     period, (decay, threshold, gain, v_reset) = _periodic(g.shape[1:], decay, threshold, gain, v_reset)
-    dx, dv0, ddecay, dthreshold, dgain, dv_reset = [o if want else None for o, want in zip(outs, wanted, strict=True)]
-    bits = rule.residual == "bits"
-    needs_x = rule.residual == "recompute" or wanted[4]
+    dx, dv0, *dparameters = [out if want else None for out, want in zip(outs, wanted, strict=True)]
+    names = ("ddecay_ptr", "dthreshold_ptr", "dgain_ptr", "dv_reset_ptr")
     policy, learns = _backward_policy(rule), Learns(*wanted[2:])
-    light = policy.detach and not policy.rests and policy.shape != "table" and not any(learns)
-    with arranged([g, x if needs_x and not bits else None], [dx]) as (inner, (gs, xs, dxs)):
+    x = x if rule.residual == "recompute" or learns.gain else None
+    with arranged([g, x], [dx]) as (inner, (gs, xs, dxs)):
         launch(
-            backward_kernel, g, g_membrane.numel(), pairs=_single(g) and (bits or light), g=gs, x=xs, dx=dxs, da_ptr=g_membrane.contiguous(),
-            residual_ptr=residual.contiguous(), counts_ptr=_given(counts, rule.refractory > 0 and _replays(rule)),
-            decay_ptr=decay, threshold_ptr=threshold, gain_ptr=gain, v_reset_ptr=v_reset,
-            v0_ptr=_contiguous(v0), left_ptr=_contiguous(countdown),
-            dv0_ptr=dv0, ddecay_ptr=ddecay, dthreshold_ptr=dthreshold, dgain_ptr=dgain, dv_reset_ptr=dv_reset,
-            **_numbers(rule), **_shape_numbers(rule, table),
-            steps=g.shape[0], refractory=rule.refractory, inner=inner, period=period,
-            POLICY=policy, LEARNS=learns,
+            backward_kernel, g, g_membrane.numel(), pairs=_is_single(g) and _is_light(policy, learns),
+            g=gs, x=xs, dx=dxs, inner=inner, da_ptr=g_membrane.contiguous(),
+            residual_ptr=residual.contiguous(), counts_ptr=_used(counts, _counts(rule)),
+            decay_ptr=decay, threshold_ptr=threshold, gain_ptr=gain, v_reset_ptr=v_reset, **_neuron(rule, period),
+            v0_ptr=_contiguous(v0), left_ptr=_contiguous(countdown), **_surrogate(rule, table),
+            dv0_ptr=dv0, **dict(zip(names, dparameters, strict=True)), steps=g.shape[0], POLICY=policy, LEARNS=learns,
         )  # fmt: skip
     return outs
 
@@ -138,20 +149,27 @@ def jvp(
     numbers: Numbers, codes: Codes,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     """The leaf op ``lif_jvp``."""
-    rule, neurons = unpack(codes, numbers), x.shape[1:]
-    ds, dmembrane = torch.empty_like(x), x.new_empty(neurons, dtype=compute_dtype(x))
-    moved = (ddecay, dthreshold, dgain, dv_reset)
-    period, parameters = _periodic(neurons, decay, threshold, gain, v_reset, *moved)
+    rule, neurons = rules.unpack(codes, numbers), x.shape[1:]
+    ds, dmembrane = torch.empty_like(x), x.new_empty(neurons, dtype=rules.compute_dtype(x))
     names = ("decay", "threshold", "gain", "v_reset", "ddecay", "dthreshold", "dgain", "dv_reset")
+    given = (decay, threshold, gain, v_reset, ddecay, dthreshold, dgain, dv_reset)
+    period, parameters = _periodic(neurons, *given)
     with arranged([x, dx], [ds]) as (inner, (xs, dxs, out)):
         launch(
-            tangent_kernel, x, dmembrane.numel(), pairs=_single(x), x=xs, dx=dxs, ds=out, dmembrane_ptr=dmembrane, dv0_ptr=_contiguous(dv0),
-            **{f"{name}_ptr": p for name, p in zip(names, parameters, strict=True)},
-            v0_ptr=_contiguous(v0), left_ptr=_contiguous(countdown), **_numbers(rule), **_shape_numbers(rule, table),
-            steps=x.shape[0], refractory=rule.refractory, inner=inner, period=period,
-            POLICY=_policy(rule, residual="none"),
+            tangent_kernel, x, dmembrane.numel(), pairs=_is_single(x), x=xs, dx=dxs, ds=out, inner=inner,
+            **{f"{name}_ptr": p for name, p in zip(names, parameters, strict=True)}, **_neuron(rule, period),
+            v0_ptr=_contiguous(v0), left_ptr=_contiguous(countdown), dv0_ptr=_contiguous(dv0), dmembrane_ptr=dmembrane,
+            **_surrogate(rule, table), steps=x.shape[0], POLICY=_policy(rule, residual="none"),
         )  # fmt: skip
     return ds, dmembrane
+
+
+# The leaky integrator ------------------------------------------------------------------------------------------------
+
+
+def _leak(numbers: list[float], period: int, has_floor: bool) -> dict[str, Any]:
+    decay, gain, floor = numbers
+    return {"decay": decay, "gain": gain, "floor": floor, "period": period, "FLOOR": has_floor}
 
 
 def leaky_forward(
@@ -162,9 +180,9 @@ def leaky_forward(
     period, (decay, gain) = _periodic(x.shape[1:], decay, gain)
     with arranged([x], [trace]) as (inner, (xs, traces)):
         launch(
-            leaky_forward_kernel, x, x.shape[1:].numel(), pairs=_single(x), x=xs, trace=traces, decay_ptr=decay, gain_ptr=gain,
-            v0_ptr=_contiguous(v0), decay=numbers[0], gain=numbers[1], floor=numbers[2],
-            steps=x.shape[0], inner=inner, period=period, FLOOR=has_floor,
+            leaky_forward_kernel, x, x.shape[1:].numel(), pairs=_is_single(x), x=xs, trace=traces, inner=inner,
+            decay_ptr=decay, gain_ptr=gain, v0_ptr=_contiguous(v0), **_leak(numbers, period, has_floor),
+            steps=x.shape[0],
         )  # fmt: skip
     return trace
 
@@ -176,14 +194,13 @@ def leaky_backward(
     """The leaf op ``leaky_bwd``."""
     outs = leaky.allocate_backward(g, dtype, wanted)
     period, (decay, gain) = _periodic(g.shape[1:], decay, gain)
-    dx, dv0, ddecay, dgain = [o if want else None for o, want in zip(outs, wanted, strict=True)]
-    read = trace if has_floor or wanted[2] else None
-    with arranged([g, x if wanted[3] else None, read], [dx]) as (inner, (gs, xs, traces, dxs)):
+    dx, dv0, ddecay, dgain = [out if want else None for out, want in zip(outs, wanted, strict=True)]
+    read = [g, x if wanted[3] else None, trace if has_floor or wanted[2] else None]
+    with arranged(read, [dx]) as (inner, (gs, xs, traces, dxs)):
         launch(
-            leaky_backward_kernel, g, g.shape[1:].numel(), pairs=_single(g), g=gs, x=xs, trace=traces, dx=dxs,
-            decay_ptr=decay, gain_ptr=gain, v0_ptr=_contiguous(v0), dv0_ptr=dv0, ddecay_ptr=ddecay, dgain_ptr=dgain,
-            decay=numbers[0], gain=numbers[1], floor=numbers[2],
-            steps=g.shape[0], inner=inner, period=period, FLOOR=has_floor,
+            leaky_backward_kernel, g, g.shape[1:].numel(), pairs=_is_single(g), g=gs, x=xs, trace=traces, dx=dxs,
+            inner=inner, decay_ptr=decay, gain_ptr=gain, v0_ptr=_contiguous(v0), **_leak(numbers, period, has_floor),
+            dv0_ptr=dv0, ddecay_ptr=ddecay, dgain_ptr=dgain, steps=g.shape[0],
         )  # fmt: skip
     return outs
 
@@ -197,9 +214,8 @@ def leaky_jvp(
     period, (decay, gain, ddecay, dgain) = _periodic(x.shape[1:], decay, gain, ddecay, dgain)
     with arranged([x, dx, trace], [tangent]) as (inner, (xs, dxs, traces, out)):
         launch(
-            leaky_tangent_kernel, x, x.shape[1:].numel(), pairs=_single(x), x=xs, dx=dxs, trace=traces, tangent=out,
-            decay_ptr=decay, gain_ptr=gain, ddecay_ptr=ddecay, dgain_ptr=dgain, v0_ptr=_contiguous(v0),
-            dv0_ptr=_contiguous(dv0), decay=numbers[0], gain=numbers[1], floor=numbers[2],
-            steps=x.shape[0], inner=inner, period=period, FLOOR=has_floor,
+            leaky_tangent_kernel, x, x.shape[1:].numel(), pairs=_is_single(x), x=xs, dx=dxs, trace=traces, tangent=out,
+            inner=inner, decay_ptr=decay, gain_ptr=gain, **_leak(numbers, period, has_floor), steps=x.shape[0],
+            ddecay_ptr=ddecay, dgain_ptr=dgain, v0_ptr=_contiguous(v0), dv0_ptr=_contiguous(dv0),
         )  # fmt: skip
     return tangent

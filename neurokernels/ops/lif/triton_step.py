@@ -1,8 +1,8 @@
-# mypy: disable-error-code="no-untyped-def"
+# mypy: disable-error-code="no-untyped-def, assignment"
 """What the Triton kernels of LIF share: how they read memory, and one step of a neuron.
 
-The names: ``n`` is a neuron's place in the flattened state, ``u`` the membrane before the reset, ``c`` after it, ``left`` the
-refractory steps still to come, ``sigma`` the surrogate's derivative.
+The names: ``n`` is a neuron's place in the flattened state, ``p`` that of its parameters, ``u`` the membrane before the
+reset, ``c`` after it, ``left`` the refractory steps still to come, ``sigma`` the surrogate's derivative.
 
 Numbers come as float64 and are rounded to the state's dtype here, as PyTorch rounds a Python number. Kernels must be
 launched with ``enable_fp_fusion=False``: one fused multiply-add in `membrane` flips spikes.
@@ -30,6 +30,21 @@ class Policy(NamedTuple):
     residual: str
 
 
+class Block(NamedTuple):
+    """The neurons of a program, which of them exist, and how many steps each one has: none if it does not exist."""
+
+    n: tl.tensor
+    mask: tl.tensor
+    steps: tl.tensor
+
+
+class Rows(NamedTuple):
+    """Pointers to the first step of each neuron, and the stride to the next step, 64 bits wide."""
+
+    pointers: tl.tensor
+    stride: tl.tensor
+
+
 class Neuron(NamedTuple):
     """The parameters of a block of neurons, in the state's dtype."""
 
@@ -38,6 +53,14 @@ class Neuron(NamedTuple):
     gain: tl.tensor
     v_reset: tl.tensor
     floor: tl.tensor
+    refractory: tl.tensor
+
+
+class State(NamedTuple):
+    """The carried membrane and the refractory countdown of a block of neurons."""
+
+    c: tl.tensor
+    left: tl.tensor
 
 
 class Shape(NamedTuple):
@@ -54,34 +77,43 @@ class Shape(NamedTuple):
 
 
 @triton.jit
-def block(total, BLOCK: tl.constexpr):
-    """This program's neurons and which of them exist."""
+def block(total, steps, BLOCK: tl.constexpr):
+    """The neurons of this program."""
     n = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
-    return n, n < total
+    mask = n < total
+    return Block(n, mask, tl.where(mask, steps, 0))
 
 
 @triton.jit
-def at(series, n, inner):
-    """Pointers to the first step of a series."""
-    return series.pointer + (n // inner) * series.outer + (n % inner) * series.inner
+def rows(series, n, inner):
+    """The rows of a `Series`."""
+    pointers = series.pointer + (n // inner) * series.outer + (n % inner) * series.inner
+    return Rows(pointers, tl.cast(series.time, tl.int64))
 
 
 @triton.jit
-def exists(t, steps, mask, TAIL: tl.constexpr):
-    """Which neurons have a step t; ``steps`` is per neuron."""
+def at(rows, t):
+    """Pointers to step t."""
+    return rows.pointers + t * rows.stride
+
+
+@triton.jit
+def exists(here, t, TAIL: tl.constexpr):
+    """Which neurons have a step t. Without ``TAIL`` every neuron that exists has it."""
     if TAIL:
-        mask = t < steps
+        mask = t < here.steps
+    else:
+        mask = here.mask
     return mask
 
 
 @triton.jit
-def load_chunk(pointers, stride, t, steps, mask, TAIL: tl.constexpr):
+def load_chunk(rows, t, here, TAIL: tl.constexpr):
     """The values of 16 steps from t on; zero beyond the last step."""
-    stride = tl.cast(stride, tl.int64)
-    pointers += t * stride
+    pointers = at(rows, t)
     values = ()
     for k in tl.static_range(CHUNK):
-        values = values + (tl.load(pointers + k * stride, mask=exists(t + k, steps, mask, TAIL), other=0),)
+        values = values + (tl.load(pointers + k * rows.stride, mask=exists(here, t + k, TAIL), other=0),)
     return values
 
 
@@ -96,40 +128,50 @@ def load_or(pointer, number, index, mask, DTYPE: tl.constexpr):
 
 
 @triton.jit
-def load_kept(pointers, row, total, first, t, mask):
-    """A row of what the forward pass kept, or, for the first chunk, what it started from."""
-    later = tl.where(mask, t, 0) > 0
-    return tl.where(later, tl.load(pointers + row * total, mask=later, other=0).to(first.dtype), first)
+def load_row(rows, row, first, t, here):
+    """A row of what the forward pass kept, or what it started from if the chunk at t is the first."""
+    later = tl.where(here.mask, t, 0) > 0
+    return tl.where(later, tl.load(at(rows, row), mask=later, other=0).to(first.dtype), first)
 
 
 @triton.jit
-def store_if(pointer, n, value, mask):
-    """Stores what was asked for."""
+def store_if(pointer, here, value):
+    """Stores one value per neuron where it was asked for."""
     if pointer is not None:
-        tl.store(pointer + n, value, mask=mask)
+        tl.store(pointer + here.n, value, mask=here.mask)
 
 
 @triton.jit
-def load_neuron(decay_ptr, threshold_ptr, gain_ptr, v_reset_ptr, decay, threshold, gain, v_reset, floor, p, mask,
-                STATE: tl.constexpr):  # fmt: skip
-    """The parameters at index p."""
+def load_neuron(decay_ptr, threshold_ptr, gain_ptr, v_reset_ptr, decay, threshold, gain, v_reset, floor, refractory,
+                p, mask, DTYPE: tl.constexpr):  # fmt: skip
+    """The parameters of a block of neurons."""
     return Neuron(
-        load_or(decay_ptr, decay, p, mask, STATE),
-        load_or(threshold_ptr, threshold, p, mask, STATE),
-        load_or(gain_ptr, gain, p, mask, STATE),
-        load_or(v_reset_ptr, v_reset, p, mask, STATE),
-        tl.full(p.shape, floor, STATE),
+        load_or(decay_ptr, decay, p, mask, DTYPE),
+        load_or(threshold_ptr, threshold, p, mask, DTYPE),
+        load_or(gain_ptr, gain, p, mask, DTYPE),
+        load_or(v_reset_ptr, v_reset, p, mask, DTYPE),
+        tl.full(p.shape, floor, DTYPE),
+        tl.full(p.shape, refractory, tl.int32),
     )
 
 
 @triton.jit
-def load_shape(peak, slope, low, per_unit, last, n, STATE: tl.constexpr):
+def load_state(v0_ptr, left_ptr, here, DTYPE: tl.constexpr):
+    """The state before the first step."""
+    return State(
+        load_or(v0_ptr, 0.0, here.n, here.mask, DTYPE),
+        load_or(left_ptr, 0, here.n, here.mask, tl.int32),
+    )
+
+
+@triton.jit
+def load_shape(peak, slope, low, per_unit, last, n, DTYPE: tl.constexpr):
     """The numbers of the surrogate."""
     return Shape(
-        tl.full(n.shape, peak, STATE),
-        tl.full(n.shape, slope, STATE),
-        tl.full(n.shape, low, STATE),
-        tl.full(n.shape, per_unit, STATE),
+        tl.full(n.shape, peak, DTYPE),
+        tl.full(n.shape, slope, DTYPE),
+        tl.full(n.shape, low, DTYPE),
+        tl.full(n.shape, per_unit, DTYPE),
         tl.full(n.shape, last, tl.int32),
     )
 
@@ -138,13 +180,13 @@ def load_shape(peak, slope, low, per_unit, last, n, STATE: tl.constexpr):
 
 
 @triton.jit
-def membrane(neuron, x, c, left, POLICY: tl.constexpr):
+def membrane(neuron, x, state, POLICY: tl.constexpr):
     """The membrane before the reset: a rounding after each product and after the sum. NaN passes the floor."""
-    u = neuron.decay * c + neuron.gain * x.to(c.dtype)
+    u = neuron.decay * state.c + neuron.gain * x.to(state.c.dtype)
     if POLICY.floor:
         u = tl.where(u <= neuron.floor, neuron.floor, u)
     if POLICY.rests:
-        u = tl.where(left > 0, neuron.v_reset, u)
+        u = tl.where(state.left > 0, neuron.v_reset, u)
     return u
 
 
@@ -170,11 +212,11 @@ def carried(neuron, u, POLICY: tl.constexpr):
 
 
 @triton.jit
-def countdown(neuron, u, left, refractory, POLICY: tl.constexpr):
-    """The refractory steps still to come after a step."""
+def after(neuron, u, left, POLICY: tl.constexpr):
+    """The state after a step."""
     if POLICY.rests:
-        left = tl.where(u >= neuron.threshold, refractory, tl.maximum(left - 1, 0))
-    return left
+        left = tl.where(u >= neuron.threshold, neuron.refractory, tl.maximum(left - 1, 0))
+    return State(carried(neuron, u, POLICY), left)
 
 
 @triton.jit

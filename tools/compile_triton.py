@@ -1,0 +1,264 @@
+"""Compiles the Triton kernels for GPUs that are not there, and measures the machine code.
+
+    python tools/compile_triton.py [--arch 80 90] [--cases bits table ...] [--json FILE]
+
+Every case is a call of the library on tensors without memory. Its launches are caught with all of their arguments and
+compiled as a launch would compile them. Exits with 1 if a kernel spills registers, or if a fused multiply-add got into one
+that decides spikes.
+"""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass, field
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+os.environ["TRITON_INTERPRET"] = "0"
+
+import torch  # noqa: E402
+import triton  # noqa: E402
+import tyro  # noqa: E402
+from rich.console import Console  # noqa: E402
+from rich.table import Table  # noqa: E402
+from torch import Tensor  # noqa: E402
+from triton.backends.compiler import GPUTarget  # noqa: E402
+
+import neurokernels  # noqa: E402
+from neurokernels import surrogate as surrogates  # noqa: E402
+from neurokernels.ops.lif import rule as rules  # noqa: E402
+from neurokernels.ops.lif import triton as lif  # noqa: E402
+
+MANY, FEW = (64, 4096), (4, 50)
+TABLE = surrogates.tabulated([0.0, 1.0, 0.0], low=-1.0, high=1.0)
+EVERYTHING = {
+    "reset": "subtract", "above": True, "has_floor": True, "refractory": 3, "detach": False, "surrogate": "sigmoid",
+    "learn": (True,) * 4, "tangent": True,
+}  # fmt: skip
+
+# Calls ---------------------------------------------------------------------------------------------------------------
+
+
+def empty(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+    """A tensor without memory."""
+    return torch.empty(shape, dtype=dtype, device="meta")
+
+
+def call_lif(
+    dtype: torch.dtype = torch.float32,
+    neurons: tuple[int, ...] = MANY,
+    *,
+    residual: str = "recompute",
+    surrogate: Any = "atan",
+    learn: tuple[bool, ...] = (False,) * 4,
+    tangent: bool = False,
+    time_last: bool = False,
+    **options: Any,
+) -> None:
+    """Forward and backward pass of `neurokernels.lif`, and its tangents."""
+    chosen = surrogates.get(surrogate)
+    fixed = {"reset": "zero", "above": False, "has_floor": False, "refractory": 0, "detach": True} | options
+    values = (0.9, 1.0, 0.8, 0.0, -0.5, chosen.peak, chosen.slope, chosen.low, chosen.high)
+    numbers, codes = rules.decode(rules.encode(rules.Rule(*fixed.values(), chosen.shape, residual, *values)))
+    x = empty(*neurons, 100, dtype=dtype).movedim(-1, 0) if time_last else empty(100, *neurons, dtype=dtype)
+    state = rules.compute_dtype(x)
+    parameters = [empty(neurons[-1], dtype=state) if is_learnt else None for is_learnt in learn]
+    v0, countdown = empty(*neurons, dtype=state), empty(*neurons, dtype=torch.int32) if options.get("refractory") else None
+    neuron = (*parameters, v0, countdown, None if chosen.table is None else chosen.table.to("meta", state))
+    out = lif.forward(x, *neuron, numbers, codes)
+    read = x if residual == "recompute" or learn[2] else None
+    lif.backward(x, out.membrane, read, out.residual, out.counts, *neuron, numbers, codes, [True, True, *learn])
+    if tangent:
+        lif.jvp(x, v0, *parameters, x, *neuron, numbers, codes)
+
+
+def call_leaky(dtype: torch.dtype = torch.float32, neurons: tuple[int, ...] = MANY) -> None:
+    """Forward and backward pass of `neurokernels.leaky_integrate`, and its tangents."""
+    x, numbers = empty(100, *neurons, dtype=dtype), [0.9, 0.8, 0.0]
+    trace = lif.leaky_forward(x, None, None, None, numbers, True)
+    decay = gain = empty(neurons[-1], dtype=trace.dtype)
+    lif.leaky_backward(trace, x, trace, decay, gain, trace[0], numbers, True, dtype, [True] * 4)
+    lif.leaky_jvp(x, decay, gain, trace[0], x, trace, decay, gain, trace[0], numbers, True)
+
+
+def call_twice(first: Callable[..., None], second: Callable[..., None]) -> None:
+    """Two calls."""
+    first()
+    second()
+
+
+BFLOAT16, FLOAT16, FLOAT64 = torch.bfloat16, torch.float16, torch.float64
+CASES: dict[str, Callable[[], None]] = {
+    "bits": lambda: call_lif(residual="bits", surrogate="constant"),
+    "bits bfloat16": lambda: call_lif(BFLOAT16, residual="bits", surrogate="constant"),
+    "bits, few": lambda: call_lif(neurons=FEW, residual="bits", surrogate="constant"),
+    "bits, boxcar": lambda: call_lif(
+        residual="bits", surrogate="boxcar", reset="subtract", has_floor=True, refractory=3, detach=False
+    ),
+    "recompute": call_lif,
+    "recompute bfloat16": lambda: call_lif(BFLOAT16),
+    "recompute float16": lambda: call_lif(FLOAT16),
+    "recompute, few": lambda: call_lif(neurons=FEW),
+    "recompute, time last": lambda: call_lif(time_last=True),
+    "membrane": lambda: call_lif(residual="membrane"),
+    "membrane bfloat16": lambda: call_lif(BFLOAT16, residual="membrane"),
+    "membrane, learnt": lambda: call_lif(residual="membrane", learn=(True,) * 4, refractory=3),
+    "gerum2020": lambda: call_lif(
+        above=True, has_floor=True, surrogate="constant", learn=(True, False, False, False)
+    ),
+    "attached": lambda: call_lif(detach=False),
+    "everything": lambda: call_lif(**EVERYTHING),
+    "everything bfloat16": lambda: call_lif(BFLOAT16, **EVERYTHING),
+    "everything float64": lambda: call_lif(FLOAT64, **EVERYTHING),
+    "everything, few": lambda: call_lif(neurons=FEW, **EVERYTHING),
+    "table": lambda: call_lif(surrogate=TABLE),
+    "table float64": lambda: call_lif(FLOAT64, surrogate=TABLE, tangent=True),
+    **{name: (lambda name=name: call_lif(surrogate=name)) for name in surrogates.NAMED if name != "atan"},
+    "leaky": call_leaky,
+    "leaky bfloat16": lambda: call_leaky(BFLOAT16),
+    "leaky float64": lambda: call_leaky(FLOAT64),
+    "leaky, few": lambda: call_leaky(neurons=FEW),
+}  # fmt: skip
+
+# Compilation ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Recorder:
+    """Stands for a kernel and keeps what it is launched with."""
+
+    kernel: Any
+    found: list[tuple[Any, dict[str, Any]]] = field(default_factory=list)
+
+    def __getitem__(self, grid: Any) -> Callable[..., None]:
+        return lambda **arguments: self.found.append((self.kernel, arguments))
+
+
+def launches(case: str) -> list[tuple[Any, dict[str, Any]]]:
+    """The kernels that a case launches, with all arguments and options."""
+    found: list[tuple[Any, dict[str, Any]]] = []
+    kernels = {name: value for name, value in vars(lif).items() if name.endswith("_kernel")}
+    vars(lif).update({name: Recorder(kernel, found) for name, kernel in kernels.items()})
+    try:
+        CASES[case]()
+    finally:
+        vars(lif).update(kernels)
+    return found
+
+
+@dataclass(frozen=True)
+class Driver:
+    """What Triton asks a GPU's driver before it compiles."""
+
+    arch: int
+
+    def get_current_target(self) -> GPUTarget:
+        """The GPU."""
+        return GPUTarget("cuda", self.arch, 32)
+
+    def get_current_device(self) -> int:
+        """One device per architecture, since Triton keeps compiled kernels by device."""
+        return self.arch
+
+    def get_current_stream(self, device: int) -> int:
+        """The default stream."""
+        return 0
+
+
+@dataclass(frozen=True)
+class Row:
+    """What a kernel became."""
+
+    case: str
+    kernel: str
+    arch: str
+    neurons_per_thread: int
+    registers: int
+    spills: int
+    shared_bytes: int
+    instructions: int
+    fused: int
+    failed: str
+
+
+def disassembled(cubin: bytes) -> tuple[str, list[str]]:
+    """The resource usage and the opcodes of a binary."""
+    tools = triton.knobs.nvidia
+    path = os.pathsep.join((str(Path(tools.nvdisasm.path).parent), os.environ["PATH"]))
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(cubin)
+        file.flush()
+        run = [tools.cuobjdump.path, "--dump-resource-usage", "--dump-sass", file.name]
+        text = subprocess.run(run, env=os.environ | {"PATH": path}, capture_output=True, text=True, check=True).stdout
+    return text, re.findall(r"^\s+/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+\s+)?([A-Z][A-Z0-9_.]*)", text, re.MULTILINE)
+
+
+def compiled(case: str, arch: int) -> list[Row]:
+    """Compiles a case for an architecture."""
+    triton.runtime.driver.set_active(Driver(arch))
+    rows = []
+    for kernel, arguments in launches(case):
+        binary = kernel.warmup(grid=(1,), **arguments)
+        text, opcodes = disassembled(binary.asm["cubin"])
+        usage = dict(re.findall(r"(REG|STACK|SHARED|LOCAL):(\d+)", text))
+        fused = sum(opcode.startswith(("FFMA", "DFMA")) for opcode in opcodes)
+        spills = sum(opcode.startswith(("STL", "LDL")) for opcode in opcodes)
+        # The division and the exponential of float64 are made of fused multiply-adds: there the PTX is what tells.
+        decides = "fma" in binary.asm["ptx"] if "float64" in case else fused > 0
+        excused = "float64" in case and not kernel.fn.__name__.endswith("forward_kernel")
+        failed = [f"{spills} spills"] * (spills > 0) + ["fused multiply-adds"] * (decides and not excused)
+        rows.append(
+            Row(
+                case, kernel.fn.__name__, f"sm_{arch}", arguments["BLOCK"] // (32 * arguments["num_warps"]),
+                int(usage["REG"]), spills, binary.metadata.shared, len(opcodes), fused, ", ".join(failed),
+            )
+        )  # fmt: skip
+    return rows
+
+
+def all_rows(arches: tuple[int, ...], cases: tuple[str, ...], jobs: int) -> Iterator[Row]:
+    """Compiles every case for every architecture, a few at a time."""
+    tasks = [(case, arch) for arch in arches for case in cases]
+    with ProcessPoolExecutor(jobs, mp_context=get_context("fork")) as pool:
+        for rows in pool.map(compiled, *zip(*tasks, strict=True)):
+            yield from rows
+
+
+def main(
+    arch: tuple[int, ...] = (80, 90),
+    cases: tuple[str, ...] = tuple(CASES),
+    jobs: int = len(os.sched_getaffinity(0)),
+    json_file: Path | None = None,
+) -> None:
+    """Compiles the kernels and prints what they became.
+
+    Args:
+        arch: Compute capabilities, for example 80 90.
+        cases: Which calls to compile; all by default.
+        jobs: How many processes compile at once.
+        json_file: Where to write the table.
+    """
+    unknown = [case for case in cases if case not in CASES]
+    if unknown:
+        sys.exit(f"cases must be among {', '.join(map(repr, CASES))}, got {unknown[0]!r}")
+    rows = list(all_rows(arch, cases, jobs))
+    table = Table(*(name.replace("_", " ") for name in Row.__dataclass_fields__))
+    for row in rows:
+        table.add_row(*map(str, asdict(row).values()), style="red" if row.failed else None)
+    Console(width=None if sys.stdout.isatty() else 160).print(table)
+    if json_file is not None:
+        versions = {"neurokernels": neurokernels.__version__, "triton": triton.__version__, "torch": torch.__version__}
+        json_file.parent.mkdir(parents=True, exist_ok=True)
+        json_file.write_text(json.dumps({"versions": versions, "rows": [asdict(row) for row in rows]}, indent=1) + "\n")
+    if any(row.failed for row in rows):
+        sys.exit("a kernel spills registers, or fuses multiply-adds where it decides spikes")
+
+
+if __name__ == "__main__":
+    tyro.cli(main)
