@@ -155,7 +155,10 @@ def get(surrogate: "str | tuple[str, float] | Surrogate") -> Surrogate:
     if isinstance(surrogate, Surrogate):
         found = surrogate
     elif isinstance(surrogate, tuple) and len(surrogate) == 2 and surrogate[0] in _DEFAULTS:
-        found = (NAMED | ALIASES)[surrogate[0]](surrogate[1])
+        name, alpha = surrogate
+        if not isinstance(alpha, int | float):
+            raise TypeError(f"surrogate {name}: alpha must be a number, got {type(alpha).__name__}")
+        found = (NAMED | ALIASES)[name](alpha)
     elif isinstance(surrogate, str | tuple):
         raise ValueError(f"surrogate must be one of {', '.join(_DEFAULTS)} or tabulated(...), got {surrogate!r}")
     else:
@@ -181,7 +184,7 @@ def derivative(y: torch.Tensor, surrogate: Surrogate) -> torch.Tensor:
     if surrogate.shape == "constant":
         return torch.full_like(y, surrogate.peak)
     if surrogate.shape == "boxcar":
-        return torch.where(z < 1, surrogate.peak, 0.0).to(y.dtype)
+        return surrogate.peak * (z < 1).to(y.dtype)
     if surrogate.shape == "tent":
         return surrogate.peak * (1 - z).clamp(min=0)
     if surrogate.shape == "lorentz":

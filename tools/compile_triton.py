@@ -1,10 +1,10 @@
 """Compiles the Triton kernels for GPUs that are not there, and measures the machine code.
 
-    python tools/compile_triton.py [--arch 80 90] [--cases bits table ...] [--json FILE]
+    python tools/compile_triton.py [--arch 80 90] [--cases bits table ...] [--json-file FILE]
 
 Every case is a call of the library on tensors without memory. Its launches are caught with all of their arguments and
-compiled as a launch would compile them. Exits with 1 if a kernel spills registers, or if a fused multiply-add got into one
-that decides spikes.
+compiled as a launch would compile them. Exits with 1 if a kernel spills registers, if it needs shared memory (then loads
+change their layout on the way to the registers), or if a fused multiply-add got into one that decides spikes.
 """
 
 import json
@@ -58,7 +58,7 @@ def call_lif(
     surrogate: Any = "atan",
     learn: tuple[bool, ...] = (False,) * 4,
     tangent: bool = False,
-    time_last: bool = False,
+    time_dim: int = 0,
     **options: Any,
 ) -> None:
     """Forward and backward pass of `neurokernels.lif`, and its tangents."""
@@ -66,10 +66,15 @@ def call_lif(
     fixed = {"reset": "zero", "above": False, "has_floor": False, "refractory": 0, "detach": True} | options
     values = (0.9, 1.0, 0.8, 0.0, -0.5, chosen.peak, chosen.slope, chosen.low, chosen.high)
     numbers, codes = rules.decode(rules.encode(rules.Rule(*fixed.values(), chosen.shape, residual, *values)))
-    x = empty(*neurons, 100, dtype=dtype).movedim(-1, 0) if time_last else empty(100, *neurons, dtype=dtype)
+    shape = list(neurons)
+    shape.insert(time_dim, 100)
+    x = empty(*shape, dtype=dtype).movedim(time_dim, 0)
     state = rules.compute_dtype(x)
     parameters = [empty(neurons[-1], dtype=state) if is_learnt else None for is_learnt in learn]
-    v0, countdown = empty(*neurons, dtype=state), empty(*neurons, dtype=torch.int32) if options.get("refractory") else None
+    v0, countdown = (
+        empty(*neurons, dtype=state),
+        empty(*neurons, dtype=torch.int32) if options.get("refractory") else None,
+    )
     neuron = (*parameters, v0, countdown, None if chosen.table is None else chosen.table.to("meta", state))
     out = lif.forward(x, *neuron, numbers, codes)
     read = x if residual == "recompute" or learn[2] else None
@@ -87,12 +92,6 @@ def call_leaky(dtype: torch.dtype = torch.float32, neurons: tuple[int, ...] = MA
     lif.leaky_jvp(x, decay, gain, trace[0], x, trace, decay, gain, trace[0], numbers, True)
 
 
-def call_twice(first: Callable[..., None], second: Callable[..., None]) -> None:
-    """Two calls."""
-    first()
-    second()
-
-
 BFLOAT16, FLOAT16, FLOAT64 = torch.bfloat16, torch.float16, torch.float64
 CASES: dict[str, Callable[[], None]] = {
     "bits": lambda: call_lif(residual="bits", surrogate="constant"),
@@ -105,7 +104,9 @@ CASES: dict[str, Callable[[], None]] = {
     "recompute bfloat16": lambda: call_lif(BFLOAT16),
     "recompute float16": lambda: call_lif(FLOAT16),
     "recompute, few": lambda: call_lif(neurons=FEW),
-    "recompute, time last": lambda: call_lif(time_last=True),
+    "recompute, odd": lambda: call_lif(neurons=(64, 4099)),
+    "recompute, time second": lambda: call_lif(time_dim=1),
+    "recompute, time last": lambda: call_lif(time_dim=2),
     "membrane": lambda: call_lif(residual="membrane"),
     "membrane bfloat16": lambda: call_lif(BFLOAT16, residual="membrane"),
     "membrane, learnt": lambda: call_lif(residual="membrane", learn=(True,) * 4, refractory=3),
@@ -212,11 +213,15 @@ def compiled(case: str, arch: int) -> list[Row]:
         # The division and the exponential of float64 are made of fused multiply-adds: there the PTX is what tells.
         decides = "fma" in binary.asm["ptx"] if "float64" in case else fused > 0
         excused = "float64" in case and not kernel.fn.__name__.endswith("forward_kernel")
-        failed = [f"{spills} spills"] * (spills > 0) + ["fused multiply-adds"] * (decides and not excused)
+        failed = {
+            "spills": spills > 0,
+            "shared memory": binary.metadata.shared > 0,
+            "fused multiply-adds": decides and not excused,
+        }
         rows.append(
             Row(
                 case, kernel.fn.__name__, f"sm_{arch}", arguments["BLOCK"] // (32 * arguments["num_warps"]),
-                int(usage["REG"]), spills, binary.metadata.shared, len(opcodes), fused, ", ".join(failed),
+                int(usage["REG"]), spills, binary.metadata.shared, len(opcodes), fused, ", ".join(what for what, is_true in failed.items() if is_true),
             )
         )  # fmt: skip
     return rows
@@ -257,7 +262,7 @@ def main(
         json_file.parent.mkdir(parents=True, exist_ok=True)
         json_file.write_text(json.dumps({"versions": versions, "rows": [asdict(row) for row in rows]}, indent=1) + "\n")
     if any(row.failed for row in rows):
-        sys.exit("a kernel spills registers, or fuses multiply-adds where it decides spikes")
+        sys.exit("; ".join(f"{row.case}, {row.kernel}, {row.arch}: {row.failed}" for row in rows if row.failed))
 
 
 if __name__ == "__main__":

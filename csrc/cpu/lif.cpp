@@ -30,7 +30,7 @@ struct Forward {
       if (chunk > 0) checkpoint(s, block, chunk - 1);
       if (bits) std::fill_n(words, block.lanes, 0u);
       if (direct) {
-        fire_chunk<T>(rule, k, dtype, s, raw_rows(raw_rows(dtype, x, block, t)), raw_rows(dtype, spikes, block, t),
+        fire_chunk<T>(rule, k, dtype, s, raw_rows<const void>(dtype, x, block, t, nullptr), raw_rows<void>(dtype, spikes, block, t, nullptr),
                       bits ? words : nullptr, steps, block.lanes);
       } else {
         fire_slowly(k, s, slow, bits ? words : nullptr, block, t, steps);
@@ -43,8 +43,7 @@ struct Forward {
 
   template <class T>
   struct Slow {
-    Slow(const Forward& f, const Block& block) : in(f.dtype, f.x, block), out(f.dtype, f.spikes, block) {}  // buffers stay unset
-    Input<T> in;
+    Slow(const Forward& f, const Block& block) : out(f.dtype, f.spikes, block) {}  // buffers stay unset
     Output<T> out;
     Buffer<T> u;
     Buffer<uint8_t> resting;
@@ -56,7 +55,7 @@ struct Forward {
     const bool keeps = rule.residual == Residual::kMembrane;
     const Rows<T> u = keeps ? Rows<T>{row<T>(kept.residual, size, block, t), size.outer * size.inner} : Rows<T>(slow.u);
     const Rows<uint8_t> resting = slow.resting;
-    replay_chunk<T>(rule, k, s, slow.in.rows(t, steps), u, resting, steps, block.lanes);
+    replay_chunk<T>(rule, k, dtype, s, raw_rows<const void>(dtype, x, block, t, nullptr), u, resting, steps, block.lanes);
     spike_chunk<T>(s, u, slow.out.rows(t), steps, block.lanes);
     slow.out.flush(t, steps);
     if (words) bits_chunk<T>(rule, k, s, u, resting, words, steps, block.lanes);
@@ -77,7 +76,7 @@ template <class T>
 class Replay {
  public:
   Replay(Dtype dtype, const Size& size, const Rule& rule, Start start, const Series& x, Kept kept, const Block& block)
-      : size_(size), rule_(rule), start_(start), kept_(kept), block_(block), k_(uniform<T>(rule)), in_(dtype, x, block) {
+      : dtype_(dtype), size_(size), rule_(rule), start_(start), x_(x), kept_(kept), block_(block), k_(uniform<T>(rule)) {
     load(lanes, rule, start, block);
   }
 
@@ -91,18 +90,18 @@ class Replay {
   Replayed<T> onward(int64_t chunk, int steps, bool needs_sigma = true) {
     const int64_t t = chunk * kChunk, neurons = size_.outer * size_.inner;
     const bool keeps_u = rule_.residual == Residual::kMembrane;
-    const Rows<const T> x = in_.rows(t, steps);
     Rows<const T> u{u_.rows[0], kLanes};
     std::copy_n(lanes.c, block_.lanes, before_);
     if (keeps_u) {
       u = {row<T>(kept_.residual, size_, block_, t), neurons};
       if (rule_.refractory) rest_chunk<T>(k_, lanes, u, resting_, steps, block_.lanes);
     } else {
-      replay_chunk<T>(rule_, k_, lanes, x, u_, resting_, steps, block_.lanes);
+      const Rows<const void> x = raw_rows<const void>(dtype_, x_, block_, t, kZeros);
+      replay_chunk<T>(rule_, k_, dtype_, lanes, x, u_, resting_, steps, block_.lanes);
     }
     if (needs_sigma) surrogate_chunk<T>(rule_.shape, k_, lanes, u, sigma_, steps, block_.lanes);
     const Rows<const uint8_t> resting{rule_.refractory ? resting_.rows[0] : nullptr, kLanes};
-    return {u, {needs_sigma ? sigma_.rows[0] : nullptr, needs_sigma ? kLanes : 0}, x, resting, before_};
+    return {u, {needs_sigma ? sigma_.rows[0] : nullptr, needs_sigma ? kLanes : 0}, resting, before_};
   }
 
   const Uniform<T>& uniforms() const { return k_; }
@@ -125,13 +124,14 @@ class Replay {
     if (kept_.counts) std::copy_n(row<uint8_t>(kept_.counts, size_, block_, chunk - 1), block_.lanes, lanes.left);
   }
 
+  Dtype dtype_;
   const Size& size_;
   const Rule& rule_;
   Start start_;
+  Series x_;
   Kept kept_;
   Block block_;
   Uniform<T> k_;
-  Input<T> in_;
   Buffer<T> u_, sigma_;
   Buffer<uint8_t> resting_;
   alignas(64) T before_[kLanes];
@@ -162,23 +162,22 @@ struct Backward {
   template <class T>
   void through_bits(T* a, const Block& block) const {
     Lanes<T> s;
-    Buffer<T> nowhere;
+    alignas(64) T nowhere[kLanes];
     load(s, rule, start, block);
     for (int64_t chunk = last_chunk(size); chunk >= 0; --chunk) {
       const int64_t t = chunk * kChunk;
       const int steps = static_cast<int>(std::min<int64_t>(kChunk, size.steps - t));
       const uint32_t* words = row<uint32_t>(kept.residual, size, block, chunk);
-      Rows<void> dx = raw_rows(dtype, gradients.x, block, t);
-      if (!gradients.x.data) dx.data = nowhere.rows[0], dx.stride = 0;
-      reverse_bits_chunk<T>(rule, uniform<T>(rule), dtype, s, words, raw_rows(raw_rows(dtype, g, block, t)), dx, a, steps, block.lanes);
+      const Rows<void> dx = raw_rows<void>(dtype, gradients.x, block, t, nowhere);
+      const Rows<const void> in = raw_rows<const void>(dtype, g, block, t, nullptr);
+      reverse_bits_chunk<T>(rule, uniform<T>(rule), dtype, s, words, in, dx, a, steps, block.lanes);
     }
   }
 
   template <class T>
   void through_membranes(T* a, const Block& block) const {
     Replay<T> replay(dtype, size, rule, start, x, kept, block);
-    Input<T> g_in(dtype, g, block);
-    Output<T> dx(dtype, gradients.x, block);
+    alignas(64) T nowhere[kLanes];
     alignas(64) T sums[4][kLanes] = {};
     const bool learns = gradients.decay || gradients.threshold || gradients.gain || gradients.v_reset;
     const Sums<T> wanted = learns ? Sums<T>{sums[0], sums[1], sums[2], sums[3]} : Sums<T>{};
@@ -186,8 +185,9 @@ struct Backward {
       const int64_t t = chunk * kChunk;
       const int steps = static_cast<int>(std::min<int64_t>(kChunk, size.steps - t));
       const Replayed<T> r = replay.from_kept(chunk, steps);
-      reverse_chunk<T>(rule, replay.uniforms(), replay.lanes, r, g_in.rows(t, steps), dx.rows(t), a, wanted, steps, block.lanes);
-      dx.flush(t, steps);
+      const Rows<const void> xs = raw_rows<const void>(dtype, x, block, t, kZeros), gs = raw_rows<const void>(dtype, g, block, t, kZeros);
+      const Rows<void> dx = raw_rows<void>(dtype, gradients.x, block, t, nowhere);
+      reverse_chunk<T>(rule, replay.uniforms(), dtype, replay.lanes, r, xs, gs, dx, a, wanted, steps, block.lanes);
     }
     void* const outs[4] = {gradients.decay, gradients.threshold, gradients.gain, gradients.v_reset};
     for (int i = 0; i < 4; ++i) {
@@ -215,13 +215,13 @@ struct Tangent {
     fill(d.v_reset, tangents.v_reset, 0.0, block);
     fill(d.c, tangents.v0, 0.0, block);
     Replay<T> replay(dtype, size, rule, start, x, {}, block);
-    Input<T> dx(dtype, tangents.x, block);
+    Input<T> in(dtype, x, block), dx(dtype, tangents.x, block);
     Output<T> out(dtype, spikes, block);
     for (int64_t chunk = 0; chunk <= last_chunk(size); ++chunk) {
       const int64_t t = chunk * kChunk;
       const int steps = static_cast<int>(std::min<int64_t>(kChunk, size.steps - t));
       const Replayed<T> r = replay.onward(chunk, steps);
-      tangent_chunk<T>(rule, replay.uniforms(), replay.lanes, r, d, dx.rows(t, steps), out.rows(t), steps, block.lanes);
+      tangent_chunk<T>(rule, replay.uniforms(), replay.lanes, r, in.rows(t, steps), d, dx.rows(t, steps), out.rows(t), steps, block.lanes);
       out.flush(t, steps);
     }
     std::copy_n(d.c, block.lanes, row<T>(membrane, size, block, 0));

@@ -155,8 +155,8 @@ void fire_chunk(const Rule& rule, const Uniform<T>& k, Dtype dtype, Lanes<T>& s,
 
 /// The recurrence that keeps u, and which steps rest if there are refractory steps.
 template <class T>
-void replay_chunk(const Rule& rule, const Uniform<T>& k, Lanes<T>& s, Rows<const T> x, Rows<T> u, Rows<uint8_t> resting, int steps,
-                  int lanes);
+void replay_chunk(const Rule& rule, const Uniform<T>& k, Dtype dtype, Lanes<T>& s, Rows<const void> x, Rows<T> u,
+                  Rows<uint8_t> resting, int steps, int lanes);
 
 /// Spikes and bits from the membranes.
 template <class T>
@@ -187,15 +187,15 @@ struct Sums {
 /// The chunk's rows that a derivative reads.
 template <class T>
 struct Replayed {
-  Rows<const T> u, sigma, x;    // sigma null: the shape is kLorentz and is computed on the way
+  Rows<const T> u, sigma;       // sigma null: the shape is kLorentz and is computed on the way
   Rows<const uint8_t> resting;  // null without refractory steps
   const T* before;              // the carried membrane before the chunk
 };
 
-/// The backward recurrence through u; `a` is dL/dc, in and out.
+/// The backward recurrence through u; `a` is dL/dc, in and out. x is read for the gradient of the gain only.
 template <class T>
-void reverse_chunk(const Rule& rule, const Uniform<T>& k, const Lanes<T>& s, const Replayed<T>& r, Rows<const T> g, Rows<T> dx, T* a,
-                   const Sums<T>& sums, int steps, int lanes);
+void reverse_chunk(const Rule& rule, const Uniform<T>& k, Dtype dtype, const Lanes<T>& s, const Replayed<T>& r, Rows<const void> x,
+                   Rows<const void> g, Rows<void> dx, T* a, const Sums<T>& sums, int steps, int lanes);
 
 /// The backward recurrence through two bits per step.
 template <class T>
@@ -210,7 +210,7 @@ struct alignas(64) Directions {
 
 /// The tangent recurrence.
 template <class T>
-void tangent_chunk(const Rule& rule, const Uniform<T>& k, const Lanes<T>& s, const Replayed<T>& r, Directions<T>& d,
-                   Rows<const T> dx, Rows<T> dspikes, int steps, int lanes);
+void tangent_chunk(const Rule& rule, const Uniform<T>& k, const Lanes<T>& s, const Replayed<T>& r, Rows<const T> x,
+                   Directions<T>& d, Rows<const T> dx, Rows<T> dspikes, int steps, int lanes);
 
 }  // namespace nk::lif

@@ -2,7 +2,7 @@
 // sets. No fused multiply-adds (-ffp-contract=off), so that every backend and instruction set gives the same spikes.
 
 #include "common/exp.h"
-#include "cpu/lif_block.h"
+#include "cpu/lif_options.h"
 
 // Rows never overlap: callers hand out distinct tensors and buffers.
 #define NK_LANES _Pragma("GCC ivdep") for (int l = 0; l < lanes; ++l)
@@ -27,9 +27,6 @@ template <bool kUniform, class T>
 NK_INLINE T of(const T* values, T uniform, int l) {
   return kUniform ? uniform : values[l];
 }
-
-/// What a step leaves for the backward pass.
-enum class Bits { kNone, kConstant, kBoxcar };
 
 /// Two bits: whether dL/ds reaches u (surrogate not zero, floor not holding), and whether dL/dc does. Selects on 32-bit lanes, which
 /// vectorise where arithmetic on bool does not.
@@ -57,12 +54,12 @@ NK_INLINE void fire_row(const Uniform<T>& k, Lanes<T>& s, const Storage* x, Stor
 }
 
 /// The same with refractory steps, or for a derivative: it writes u instead of spikes.
-template <bool kSubtract, bool kRefractory, class T>
-NK_INLINE void replay_row(const Uniform<T>& k, Lanes<T>& s, const T* x, T* u_row, uint8_t* rest_row, int first, int lanes) {
+template <bool kSubtract, bool kRefractory, class Storage, class T>
+NK_INLINE void replay_row(const Uniform<T>& k, Lanes<T>& s, const Storage* x, T* u_row, uint8_t* rest_row, int first, int lanes) {
   const T floor = k.floor;
   const int32_t refractory = k.refractory;
   NK_LANES_FROM(first) {
-    T u = s.decay[l] * s.c[l] + s.gain[l] * x[l];
+    T u = s.decay[l] * s.c[l] + s.gain[l] * widen(x[l]);
     u = u <= floor ? floor : u;
     if (kRefractory) {
       const bool rests = s.left[l] > 0;
@@ -117,15 +114,15 @@ NK_INLINE T shape_of(const Uniform<T>& k, T y) {
 
 /// dL/d(decay c + gain x) of one step, and the sums that parameters need. `kAttached` sends the gradient through the reset as well;
 /// `kLorentz` computes the most usual surrogate here, where its division hides behind loads, instead of reading it.
-template <bool kSubtract, bool kAttached, bool kLearns, bool kLorentz, class T>
-NK_INLINE void reverse_row(const Uniform<T>& k, const Lanes<T>& s, const T* u, const T* sigma, const T* x, const uint8_t* rests,
-                           const T* before, const T* g, T* dx, T* a, const Sums<T>& sums, int first, int lanes) {
+template <bool kSubtract, bool kAttached, bool kLearns, bool kLorentz, class Storage, class T>
+NK_INLINE void reverse_row(const Uniform<T>& k, const Lanes<T>& s, const T* u, const T* sigma, const Storage* x, const uint8_t* rests,
+                           const T* before, const Storage* g, Storage* dx, T* a, const Sums<T>& sums, int first, int lanes) {
   const T floor = k.floor;
   T *ddecay = sums.decay, *dthreshold = sums.threshold, *dgain = sums.gain, *dv_reset = sums.v_reset;
   NK_LANES_FROM(first) {
     const bool resets = u[l] >= s.reset_at[l], live = rests[l] == 0;
     const T slope = kLorentz ? shape_of<Shape::kLorentz>(k, u[l] - s.threshold[l]) : sigma[l];
-    const T direct = g[l] * slope;
+    const T direct = widen(g[l]) * slope;
     T through = !kSubtract && resets ? T(0) : a[l];
     T theta = -direct;
     if (kSubtract) theta = theta - (resets ? a[l] : T(0));
@@ -139,11 +136,11 @@ NK_INLINE void reverse_row(const Uniform<T>& k, const Lanes<T>& s, const T* u, c
     const T z = passes ? direct + through : T(0);
     if (kLearns) {
       ddecay[l] += z * before[l];
-      dgain[l] += z * x[l];
+      dgain[l] += z * widen(x[l]);
       dthreshold[l] += live ? theta : T(0);
       if (!kSubtract) dv_reset[l] += live & resets ? a[l] : T(0);
     }
-    dx[l] = s.gain[l] * z;
+    dx[l] = narrow<Storage>(s.gain[l] * z);
     a[l] = s.decay[l] * z;
   }
 }
@@ -200,68 +197,7 @@ NK_INLINE void surrogate_row(const Uniform<T>& k, const Lanes<T>& s, const T* u,
   NK_LANES sigma[l] = shape_of<kShape>(k, u[l] - s.threshold[l]);
 }
 
-// Options become types ---------------------------------------------------------------------------------------------------------------
-
-template <auto kValue>
-using Tag = std::integral_constant<decltype(kValue), kValue>;
-
-template <class F>
-NK_INLINE void with_flag(bool flag, F&& f) {
-  if (flag) {
-    f(Tag<true>{});
-  } else {
-    f(Tag<false>{});
-  }
-}
-
-/// Calls f with subtract and attached. Without a reset there is nothing to attach, and nothing is ever reset (lif_block.h: load).
-template <class F>
-NK_INLINE void with_gradient(const Rule& rule, F&& f) {
-  const bool attached = !rule.detach && rule.reset != Reset::kNone;
-  with_flag(rule.reset == Reset::kSubtract, [&](auto subtract) __attribute__((always_inline)) {
-    with_flag(attached, [&](auto through) __attribute__((always_inline)) { f(subtract, through); });
-  });
-}
-
-/// Calls f with a null pointer of the storage type, which stands for the type.
-template <class T, class F>
-NK_INLINE void with_storage(Dtype dtype, F&& f) {
-  if constexpr (sizeof(T) == sizeof(double)) {
-    f(static_cast<double*>(nullptr));
-  } else {
-    switch (dtype) {
-      case Dtype::kBfloat16: return f(static_cast<Bfloat16*>(nullptr));
-      case Dtype::kFloat16: return f(static_cast<Float16*>(nullptr));
-      default: return f(static_cast<float*>(nullptr));
-    }
-  }
-}
-
-template <class F>
-NK_INLINE void with_bits(bool any, bool boxcar, F&& f) {
-  if (!any) {
-    f(Tag<Bits::kNone>{});
-  } else if (boxcar) {
-    f(Tag<Bits::kBoxcar>{});
-  } else {
-    f(Tag<Bits::kConstant>{});
-  }
-}
-
-template <class F>
-NK_INLINE void with_shape(Shape shape, F&& f) {
-  switch (shape) {
-    case Shape::kConstant: return f(Tag<Shape::kConstant>{});
-    case Shape::kBoxcar: return f(Tag<Shape::kBoxcar>{});
-    case Shape::kTent: return f(Tag<Shape::kTent>{});
-    case Shape::kLorentz: return f(Tag<Shape::kLorentz>{});
-    case Shape::kLogistic: return f(Tag<Shape::kLogistic>{});
-    case Shape::kSuperspike: return f(Tag<Shape::kSuperspike>{});
-    case Shape::kGauss: return f(Tag<Shape::kGauss>{});
-    case Shape::kLaplace: return f(Tag<Shape::kLaplace>{});
-    case Shape::kTable: return f(Tag<Shape::kTable>{});
-  }
-}
+// Chunks: options become types ------------------------------------------------------------------------------------------------------
 
 constexpr uint8_t kNobodyRests[kLanes] = {};
 
@@ -337,16 +273,19 @@ NK_INLINE void reverse_bits_chunk_any(const Rule& rule, const Uniform<T>& k, Dty
 }
 
 template <class T>
-NK_INLINE void replay_chunk_any(const Rule& rule, const Uniform<T>& k, Lanes<T>& s, Rows<const T> x, Rows<T> u, Rows<uint8_t> resting,
-                                int steps, int lanes) {
-  with_flag(rule.reset == Reset::kSubtract, [&](auto subtract) __attribute__((always_inline)) {
-    with_flag(rule.refractory > 0, [&](auto refractory) __attribute__((always_inline)) {
-      for (int t = 0; t < steps; ++t) {
-        const int next = t + 1 < steps ? t + 1 : t;
-        by_strips(x[next], u[next], lanes, [&](int first, int last) __attribute__((always_inline)) {
-          replay_row<subtract.value, refractory.value>(k, s, x[t], u[t], refractory.value ? resting[t] : nullptr, first, last);
-        });
-      }
+NK_INLINE void replay_chunk_any(const Rule& rule, const Uniform<T>& k, Dtype dtype, Lanes<T>& s, Rows<const void> x, Rows<T> u,
+                                Rows<uint8_t> resting, int steps, int lanes) {
+  with_storage<T>(dtype, [&](auto* type) __attribute__((always_inline)) {
+    const auto in = x.as<const std::remove_pointer_t<decltype(type)>>();
+    with_flag(rule.reset == Reset::kSubtract, [&](auto subtract) __attribute__((always_inline)) {
+      with_flag(rule.refractory > 0, [&](auto refractory) __attribute__((always_inline)) {
+        for (int t = 0; t < steps; ++t) {
+          const int next = t + 1 < steps ? t + 1 : t;
+          by_strips(in[next], u[next], lanes, [&](int first, int last) __attribute__((always_inline)) {
+            replay_row<subtract.value, refractory.value>(k, s, in[t], u[t], refractory.value ? resting[t] : nullptr, first, last);
+          });
+        }
+      });
     });
   });
 }
@@ -362,37 +301,43 @@ NK_INLINE void bits_chunk_any(const Rule& rule, const Uniform<T>& k, const Lanes
 }
 
 template <class T>
-NK_INLINE void reverse_chunk_any(const Rule& rule, const Uniform<T>& k, const Lanes<T>& s, const Replayed<T>& r, Rows<const T> g,
-                                 Rows<T> dx, T* a, const Sums<T>& sums, int steps, int lanes) {
+NK_INLINE void reverse_chunk_any(const Rule& rule, const Uniform<T>& k, Dtype dtype, const Lanes<T>& s, const Replayed<T>& r,
+                                 Rows<const void> x, Rows<const void> g, Rows<void> dx, T* a, const Sums<T>& sums, int steps, int lanes) {
   alignas(64) T carried[kLanes];
-  with_gradient(rule, [&](auto subtract, auto attached) __attribute__((always_inline)) {
-    with_flag(sums.any(), [&](auto learns) __attribute__((always_inline)) {
-      with_flag(r.sigma.data == nullptr, [&](auto lorentz) __attribute__((always_inline)) {
-        for (int t = steps - 1; t >= 0; --t) {
-          const T* before = r.before;
-          if (learns.value && t > 0) {
-            carry_row<subtract.value>(s, r.u[t - 1], carried, lanes);
-            before = carried;
+  with_storage<T>(dtype, [&](auto* type) __attribute__((always_inline)) {
+    using Storage = std::remove_pointer_t<decltype(type)>;
+    const Rows<const Storage> inputs = x.as<const Storage>(), in = g.as<const Storage>();
+    const Rows<Storage> out = dx.as<Storage>();
+    with_gradient(rule, [&](auto subtract, auto attached) __attribute__((always_inline)) {
+      with_flag(sums.any(), [&](auto learns) __attribute__((always_inline)) {
+        with_flag(r.sigma.data == nullptr, [&](auto lorentz) __attribute__((always_inline)) {
+          for (int t = steps - 1; t >= 0; --t) {
+            const T* before = r.before;
+            if (learns.value && t > 0) {
+              carry_row<subtract.value>(s, r.u[t - 1], carried, lanes);
+              before = carried;
+            }
+            const Storage* x_row = learns.value ? inputs[t] : nullptr;
+            const int next = t > 0 ? t - 1 : 0;
+            by_strips(in[next], out[next], lanes, [&](int first, int last) __attribute__((always_inline)) {
+              reverse_row<subtract.value, attached.value, learns.value, lorentz.value>(k, s, r.u[t], r.sigma[t], x_row, rests_of(r, t), before,
+                                                                                       in[t], out[t], a, sums, first, last);
+            });
           }
-          const int next = t > 0 ? t - 1 : 0;
-          by_strips(g[next], dx[next], lanes, [&](int first, int last) __attribute__((always_inline)) {
-            reverse_row<subtract.value, attached.value, learns.value, lorentz.value>(
-                k, s, r.u[t], r.sigma[t], learns.value ? r.x[t] : nullptr, rests_of(r, t), before, g[t], dx[t], a, sums, first, last);
-          });
-        }
+        });
       });
     });
   });
 }
 
 template <class T>
-NK_INLINE void tangent_chunk_any(const Rule& rule, const Uniform<T>& k, const Lanes<T>& s, const Replayed<T>& r, Directions<T>& d,
-                                 Rows<const T> dx, Rows<T> dspikes, int steps, int lanes) {
+NK_INLINE void tangent_chunk_any(const Rule& rule, const Uniform<T>& k, const Lanes<T>& s, const Replayed<T>& r, Rows<const T> x,
+                                 Directions<T>& d, Rows<const T> dx, Rows<T> dspikes, int steps, int lanes) {
   alignas(64) T carried[kLanes];
   with_gradient(rule, [&](auto subtract, auto attached) __attribute__((always_inline)) {
     for (int t = 0; t < steps; ++t) {
       if (t > 0) carry_row<subtract.value>(s, r.u[t - 1], carried, lanes);
-      tangent_row<subtract.value, attached.value>(k, s, r.u[t], r.sigma[t], r.x[t], rests_of(r, t), t ? carried : r.before, d, dx[t],
+      tangent_row<subtract.value, attached.value>(k, s, r.u[t], r.sigma[t], x[t], rests_of(r, t), t ? carried : r.before, d, dx[t],
                                                dspikes[t], lanes);
     }
   });
@@ -434,9 +379,9 @@ NK_INLINE void narrow_all(Rows<float> from, void* to, int64_t stride, int steps,
     fire_chunk_any<T>(rule, k, dtype, s, x, spikes, words, steps, lanes);                                                                        \
   }                                                                                                                                              \
   template <>                                                                                                                                    \
-  NK_MULTIVERSION void replay_chunk(const Rule& rule, const Uniform<T>& k, Lanes<T>& s, Rows<const T> x, Rows<T> u,                              \
+  NK_MULTIVERSION void replay_chunk(const Rule& rule, const Uniform<T>& k, Dtype dtype, Lanes<T>& s, Rows<const void> x, Rows<T> u,              \
                                     Rows<uint8_t> resting, int steps, int lanes) {                                                               \
-    replay_chunk_any<T>(rule, k, s, x, u, resting, steps, lanes);                                                                                \
+    replay_chunk_any<T>(rule, k, dtype, s, x, u, resting, steps, lanes);                                                                         \
   }                                                                                                                                              \
   template <>                                                                                                                                    \
   NK_MULTIVERSION void spike_chunk(const Lanes<T>& s, Rows<const T> u, Rows<T> spikes, int steps, int lanes) {                                   \
@@ -461,9 +406,10 @@ NK_INLINE void narrow_all(Rows<float> from, void* to, int64_t stride, int steps,
     surrogate_chunk_any<T>(shape, k, s, u, sigma, steps, lanes);                                                                                 \
   }                                                                                                                                              \
   template <>                                                                                                                                    \
-  NK_MULTIVERSION void reverse_chunk(const Rule& rule, const Uniform<T>& k, const Lanes<T>& s, const Replayed<T>& r, Rows<const T> g,            \
-                                     Rows<T> dx, T* a, const Sums<T>& sums, int steps, int lanes) {                                              \
-    reverse_chunk_any<T>(rule, k, s, r, g, dx, a, sums, steps, lanes);                                                                           \
+  NK_MULTIVERSION void reverse_chunk(const Rule& rule, const Uniform<T>& k, Dtype dtype, const Lanes<T>& s, const Replayed<T>& r,                \
+                                     Rows<const void> x, Rows<const void> g, Rows<void> dx, T* a, const Sums<T>& sums, int steps,                \
+                                     int lanes) {                                                                                                \
+    reverse_chunk_any<T>(rule, k, dtype, s, r, x, g, dx, a, sums, steps, lanes);                                                                 \
   }                                                                                                                                              \
   template <>                                                                                                                                    \
   NK_MULTIVERSION void reverse_bits_chunk(const Rule& rule, const Uniform<T>& k, Dtype dtype, const Lanes<T>& s, const uint32_t* words,          \
@@ -471,9 +417,9 @@ NK_INLINE void narrow_all(Rows<float> from, void* to, int64_t stride, int steps,
     reverse_bits_chunk_any<T>(rule, k, dtype, s, words, g, dx, a, steps, lanes);                                                                 \
   }                                                                                                                                              \
   template <>                                                                                                                                    \
-  NK_MULTIVERSION void tangent_chunk(const Rule& rule, const Uniform<T>& k, const Lanes<T>& s, const Replayed<T>& r, Directions<T>& d,           \
-                                     Rows<const T> dx, Rows<T> dspikes, int steps, int lanes) {                                                  \
-    tangent_chunk_any<T>(rule, k, s, r, d, dx, dspikes, steps, lanes);                                                                           \
+  NK_MULTIVERSION void tangent_chunk(const Rule& rule, const Uniform<T>& k, const Lanes<T>& s, const Replayed<T>& r, Rows<const T> x,            \
+                                     Directions<T>& d, Rows<const T> dx, Rows<T> dspikes, int steps, int lanes) {                                \
+    tangent_chunk_any<T>(rule, k, s, r, x, d, dx, dspikes, steps, lanes);                                                                        \
   }
 
 NK_VERSIONS(float)

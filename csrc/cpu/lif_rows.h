@@ -7,6 +7,9 @@ namespace nk::lif {
 
 inline bool is_narrow(Dtype dtype) { return dtype == Dtype::kBfloat16 || dtype == Dtype::kFloat16; }
 
+/// What an absent tensor reads as, in every dtype.
+alignas(64) inline constexpr double kZeros[kLanes] = {};
+
 /// Reads a tensor over time, chunk by chunk: where it lies, or widened into a buffer. An absent tensor reads as zeros.
 template <class T>
 class Input {
@@ -14,7 +17,7 @@ class Input {
   Input(Dtype dtype, const Series& series, const Block& block) : dtype_(dtype), series_(series), block_(block) {}
 
   Rows<const T> rows(int64_t t, int steps) {
-    if (!series_.data) return {kZeros, 0};
+    if (!series_.data) return {reinterpret_cast<const T*>(kZeros), 0};
     if constexpr (sizeof(T) == sizeof(float)) {
       if (is_narrow(dtype_)) {
         widen_rows(dtype_, at<uint16_t>(series_, block_, t).data, series_.step, buffer_, steps, block_.lanes);
@@ -26,7 +29,6 @@ class Input {
   }
 
  private:
-  static constexpr T kZeros[kLanes] = {};
   Dtype dtype_;
   Series series_;
   Block block_;
@@ -59,19 +61,15 @@ class Output {
   Buffer<T> buffer_;
 };
 
-/// A tensor over time where it lies, from step t on, whatever its dtype.
-inline Rows<void> raw_rows(Dtype dtype, const Series& series, const Block& block, int64_t t) {
+/// A tensor over time where it lies, from step t on, whatever its dtype; a buffer of one step (zeros, to be read) for an absent one.
+template <class Void>
+Rows<Void> raw_rows(Dtype dtype, const Series& series, const Block& block, int64_t t, Void* absent) {
   const int64_t bytes = dtype == Dtype::kFloat64 ? 8 : is_narrow(dtype) ? 2 : 4;
-  Rows<void> rows;
+  Rows<Void> rows;
   rows.data = static_cast<char*>(series.data) + bytes * (t * series.step + block.outer * series.outer + block.begin);
   rows.stride = series.step;
+  if (!series.data) rows.data = absent, rows.stride = 0;
   return rows;
-}
-inline Rows<const void> raw_rows(const Rows<void>& rows) {
-  Rows<const void> constant;
-  constant.data = rows.data;
-  constant.stride = rows.stride;
-  return constant;
 }
 
 inline int64_t last_chunk(const Size& size) { return (size.steps + kChunk - 1) / kChunk - 1; }

@@ -34,7 +34,7 @@ def refuses(x: Tensor) -> str | None:
 
 
 class Series(NamedTuple):
-    """A tensor seen as ``[T, outer, inner]``, as a kernel takes it: a pointer (or None) and three strides."""
+    """A tensor seen as ``[T, outer, inner]``, as a kernel takes it: a pointer, or None, and strides in elements."""
 
     pointer: Any
     time: int
@@ -42,46 +42,50 @@ class Series(NamedTuple):
     inner: int
 
 
-def _seen_as_two(shape: Sequence[int], strides: list[Sequence[int]]) -> tuple[int, list[tuple[int, int]]] | None:
-    """The inner size, and (outer, inner) strides per tensor, if each can step through the dimensions as through two."""
+class Seen(NamedTuple):
+    """Series of one shape: the size of their inner dimension, or None if there is no outer one, and the series."""
+
+    inner: int | None
+    series: list[Series]
+
+
+def _seen(tensors: Sequence[Tensor | None]) -> Seen | None:
+    """Tensors ``[T, *neurons]`` as series, if each can step through its neurons as through two dimensions."""
+    given = [t for t in tensors if t is not None]
     merged: list[tuple[int, tuple[int, ...]]] = []
-    for size, *steps in zip(shape, *strides, strict=True):
+    for size, *strides in zip(given[0].shape[1:], *(t.stride()[1:] for t in given), strict=True):
         if size == 1:
             continue
-        if merged and all(outer == size * inner for outer, inner in zip(merged[-1][1], steps, strict=True)):
-            merged[-1] = merged[-1][0] * size, tuple(steps)
+        if merged and all(outer == size * inner for outer, inner in zip(merged[-1][1], strides, strict=True)):
+            merged[-1] = merged[-1][0] * size, tuple(strides)
         else:
-            merged.append((size, tuple(steps)))
+            merged.append((size, tuple(strides)))
     if len(merged) > 2:
         return None
-    nothing = (1, (0,) * len(strides))
+    nothing = (1, (0,) * len(given))
     (_, outer), (inner_size, inner) = [nothing] * (2 - len(merged)) + merged
-    return inner_size, list(zip(outer, inner, strict=True))
+    steps = iter(zip(outer, inner, strict=True))
+    series = [Series(None, 0, 0, 0) if t is None else Series(t, t.stride(0), *next(steps)) for t in tensors]
+    return Seen(inner_size if len(merged) == 2 else None, series)
 
 
 @contextmanager
-def arranged(inputs: Sequence[Tensor | None], outputs: Sequence[Tensor | None]) -> Iterator[tuple[int, list[Series]]]:
-    """Tensors ``[T, *neurons]`` of one shape as `Series`, without a copy wherever two strides can describe the neurons.
+def arranged(inputs: Sequence[Tensor | None], outputs: Sequence[Tensor | None]) -> Iterator[Seen]:
+    """Tensors ``[T, *neurons]`` of one shape as series, without a copy wherever two strides can describe the neurons.
 
     Where they cannot, inputs are copied, and outputs are written to a contiguous tensor and copied on leaving.
 
     Yields:
-        The size of the inner dimension, and a series for each input and output, in order; None gives a series of
-        nothing.
+        The series of the inputs and then of the outputs, one of nothing for None.
     """
-    tensors = [*inputs, *outputs]
-    given = [t for t in tensors if t is not None]
-    seen = _seen_as_two(given[0].shape[1:], [t.stride()[1:] for t in given])
     copies: list[tuple[Tensor, Tensor]] = []
+    seen = _seen([*inputs, *outputs])
     if seen is None:
         fresh = [None if o is None else torch.empty_like(o, memory_format=torch.contiguous_format) for o in outputs]
         copies = [(o, f) for o, f in zip(outputs, fresh, strict=True) if o is not None and f is not None]
-        tensors = [*(None if i is None else i.contiguous() for i in inputs), *fresh]
-        given = [t for t in tensors if t is not None]
-        seen = _seen_as_two(given[0].shape[1:], [t.stride()[1:] for t in given])
-    assert seen is not None, "contiguous tensors have one stride"
-    strides = iter(seen[1])
-    yield seen[0], [Series(None, 0, 0, 0) if t is None else Series(t, t.stride(0), *next(strides)) for t in tensors]
+        seen = _seen([*(None if i is None else i.contiguous() for i in inputs), *fresh])
+    assert seen is not None, "one stride describes the neurons of a contiguous tensor"
+    yield seen
     for output, written in copies:
         output.copy_(written)
 
@@ -90,24 +94,41 @@ def arranged(inputs: Sequence[Tensor | None], outputs: Sequence[Tensor | None]) 
 MANY = 1 << 17
 
 
-def launch(kernel: Any, like: Tensor, total: int, *, pairs: bool, **arguments: Any) -> None:
+def _pairs_align(total: int, seen: Seen) -> bool:
+    """Whether Triton sees that neurons 2 i and 2 i + 1 lie side by side in every row of every series.
+
+    Where it does not, series and states would be laid out differently over threads, and every load pass shared memory.
+    """
+    sizes = [total, seen.inner or 0]
+    for series in seen.series:
+        if series.pointer is not None:
+            if series.inner != 1 or series.pointer.data_ptr() % 16:
+                return False
+            sizes += [series.time, series.outer]
+    return all(size % 16 == 0 for size in sizes)
+
+
+def launch(kernel: Any, like: Tensor, total: int, seen: Seen, *, pairs: bool, **arguments: Any) -> None:
     """Runs a kernel over ``total`` neurons on the device of ``like`` and torch's current stream.
 
     Few neurons go to programs of one warp, so that they spread over the whole GPU. Many go to programs of four, where a
     thread may take a pair: twice the registers, but half of the address arithmetic and of the memory instructions.
 
     Args:
-        kernel: A Triton kernel; its arguments ``total`` and ``BLOCK`` are filled in.
+        kernel: A Triton kernel; its arguments ``total``, ``inner`` and ``BLOCK`` are filled in.
         like: A tensor on the device that runs it.
         total: Number of neurons; nothing runs if it is zero.
-        pairs: Whether a pair per thread fits the registers.
+        seen: The series that are among the arguments.
+        pairs: Whether the registers hold a pair per thread.
         arguments: The kernel's other arguments.
     """
     if total == 0:
         return
     warps = 4 if total >= MANY else 1
-    size = 32 * warps * (2 if pairs and total >= MANY else 1)
+    size = 32 * warps * (2 if pairs and total >= MANY and _pairs_align(total, seen) else 1)
     elsewhere = like.is_cuda and like.get_device() != torch.cuda.current_device()
     with torch.cuda.device(like.device) if elsewhere else nullcontext():
-        # A fused multiply-add rounds once where the definition rounds twice, and flips spikes.
-        kernel[(-(-total // size),)](**arguments, total=total, BLOCK=size, num_warps=warps, enable_fp_fusion=False)
+        kernel[(-(-total // size),)](
+            **arguments, total=total, inner=seen.inner, BLOCK=size, num_warps=warps,
+            enable_fp_fusion=False,  # a fused multiply-add rounds once where the definition rounds twice: flips spikes
+        )  # fmt: skip

@@ -11,6 +11,7 @@ import neurokernels as nk
 from neurokernels import surrogate as surrogates
 from neurokernels._core import accuracy, backends
 from tests import definitions
+from tests.leaves import Leaves
 from tests.ops import golden
 
 PARAMETERS = ("decay", "threshold", "gain", "v_reset")
@@ -153,6 +154,32 @@ def check(backend: str, case: Case, ulps: float = 4.0) -> Outcome:
     result = on(backend, case)
     agrees(result, case, ulps)
     return result
+
+
+def calls(backend: str, case: Case) -> list[tuple[Any, tuple[Any, ...], Any]]:
+    """The calls of the forward and of the backward leaf op, with arguments and outputs."""
+    with Leaves() as recorded:
+        on(backend, case)
+    return recorded.calls
+
+
+def residuals_hold(backend: str, case: Case) -> None:
+    """What is kept for the backward pass is what `neurokernels.ops.lif.rule` says, in all modes, for a case that allows them."""
+    run = forward_agrees(on(backend, case), case)
+    words, none = calls(backend, case.with_(residual="bits"))[0][2][3:]
+    assert none.numel() == 0
+    live = ~torch.tensor(run.resting | run.decisions.low)
+    for t in range(len(case.x)):
+        bits = words[t // 16] >> (2 * (t % 16))
+        identical((bits & 1).bool(), live[t] & torch.tensor(run.decisions.inside[t]), f"bit 0 of step {t}")
+        identical((bits & 2).bool(), live[t] & ~torch.tensor(run.decisions.resets[t]), f"bit 1 of step {t}")
+    countdowns = torch.tensor(run.counts[16::16]).clamp(max=255).to(torch.uint8)
+    checkpoints, counts = calls(backend, case.with_(residual="recompute"))[0][2][3:]
+    identical(checkpoints, torch.tensor(run.before[16::16]), "checkpoints")
+    identical(counts, countdowns, "countdowns")
+    membranes, counts = calls(backend, case.with_(residual="membrane"))[0][2][3:]
+    identical(membranes, torch.tensor(run.u), "membranes")
+    identical(counts, countdowns, "countdowns")
 
 
 def made(

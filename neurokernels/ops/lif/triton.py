@@ -105,9 +105,10 @@ def forward(
     """The leaf op ``lif_fwd``."""
     rule, out = rules.unpack(codes, numbers), rules.allocate_forward(x, codes)
     period, (decay, threshold, gain, v_reset) = _periodic(x.shape[1:], decay, threshold, gain, v_reset)
-    with arranged([x], [out.spikes]) as (inner, (xs, spikes)):
+    with arranged([x], [out.spikes]) as seen:
+        xs, spikes = seen.series
         launch(
-            forward_kernel, x, out.membrane.numel(), pairs=_is_single(x), x=xs, spikes=spikes, inner=inner,
+            forward_kernel, x, out.membrane.numel(), seen, pairs=_is_single(x), x=xs, spikes=spikes,
             membrane_ptr=out.membrane, left_out_ptr=_used(out.countdown, rule.refractory > 0),
             residual_ptr=_used(out.residual, rule.residual != "none"), counts_ptr=_used(out.counts, _counts(rule)),
             decay_ptr=decay, threshold_ptr=threshold, gain_ptr=gain, v_reset_ptr=v_reset, **_neuron(rule, period),
@@ -130,10 +131,11 @@ def backward(
     names = ("ddecay_ptr", "dthreshold_ptr", "dgain_ptr", "dv_reset_ptr")
     policy, learns = _backward_policy(rule), Learns(*wanted[2:])
     x = x if rule.residual == "recompute" or learns.gain else None
-    with arranged([g, x], [dx]) as (inner, (gs, xs, dxs)):
+    with arranged([g, x], [dx]) as seen:
+        gs, xs, dxs = seen.series
         launch(
-            backward_kernel, g, g_membrane.numel(), pairs=_is_single(g) and _is_light(policy, learns),
-            g=gs, x=xs, dx=dxs, inner=inner, da_ptr=g_membrane.contiguous(),
+            backward_kernel, g, g_membrane.numel(), seen, pairs=_is_single(g) and _is_light(policy, learns),
+            g=gs, x=xs, dx=dxs, da_ptr=g_membrane.contiguous(),
             residual_ptr=residual.contiguous(), counts_ptr=_used(counts, _counts(rule)),
             decay_ptr=decay, threshold_ptr=threshold, gain_ptr=gain, v_reset_ptr=v_reset, **_neuron(rule, period),
             v0_ptr=_contiguous(v0), left_ptr=_contiguous(countdown), **_surrogate(rule, table),
@@ -154,9 +156,10 @@ def jvp(
     names = ("decay", "threshold", "gain", "v_reset", "ddecay", "dthreshold", "dgain", "dv_reset")
     given = (decay, threshold, gain, v_reset, ddecay, dthreshold, dgain, dv_reset)
     period, parameters = _periodic(neurons, *given)
-    with arranged([x, dx], [ds]) as (inner, (xs, dxs, out)):
+    with arranged([x, dx], [ds]) as seen:
+        xs, dxs, out = seen.series
         launch(
-            tangent_kernel, x, dmembrane.numel(), pairs=_is_single(x), x=xs, dx=dxs, ds=out, inner=inner,
+            tangent_kernel, x, dmembrane.numel(), seen, pairs=_is_single(x), x=xs, dx=dxs, ds=out,
             **{f"{name}_ptr": p for name, p in zip(names, parameters, strict=True)}, **_neuron(rule, period),
             v0_ptr=_contiguous(v0), left_ptr=_contiguous(countdown), dv0_ptr=_contiguous(dv0), dmembrane_ptr=dmembrane,
             **_surrogate(rule, table), steps=x.shape[0], POLICY=_policy(rule, residual="none"),
@@ -178,9 +181,10 @@ def leaky_forward(
     """The leaf op ``leaky_fwd``."""
     trace = leaky.allocate_forward(x)
     period, (decay, gain) = _periodic(x.shape[1:], decay, gain)
-    with arranged([x], [trace]) as (inner, (xs, traces)):
+    with arranged([x], [trace]) as seen:
+        xs, traces = seen.series
         launch(
-            leaky_forward_kernel, x, x.shape[1:].numel(), pairs=_is_single(x), x=xs, trace=traces, inner=inner,
+            leaky_forward_kernel, x, x.shape[1:].numel(), seen, pairs=_is_single(x), x=xs, trace=traces,
             decay_ptr=decay, gain_ptr=gain, v0_ptr=_contiguous(v0), **_leak(numbers, period, has_floor),
             steps=x.shape[0],
         )  # fmt: skip
@@ -196,10 +200,11 @@ def leaky_backward(
     period, (decay, gain) = _periodic(g.shape[1:], decay, gain)
     dx, dv0, ddecay, dgain = [out if want else None for out, want in zip(outs, wanted, strict=True)]
     read = [g, x if wanted[3] else None, trace if has_floor or wanted[2] else None]
-    with arranged(read, [dx]) as (inner, (gs, xs, traces, dxs)):
+    with arranged(read, [dx]) as seen:
+        gs, xs, traces, dxs = seen.series
         launch(
-            leaky_backward_kernel, g, g.shape[1:].numel(), pairs=_is_single(g), g=gs, x=xs, trace=traces, dx=dxs,
-            inner=inner, decay_ptr=decay, gain_ptr=gain, v0_ptr=_contiguous(v0), **_leak(numbers, period, has_floor),
+            leaky_backward_kernel, g, g.shape[1:].numel(), seen, pairs=_is_single(g), g=gs, x=xs, trace=traces, dx=dxs,
+            decay_ptr=decay, gain_ptr=gain, v0_ptr=_contiguous(v0), **_leak(numbers, period, has_floor),
             dv0_ptr=dv0, ddecay_ptr=ddecay, dgain_ptr=dgain, steps=g.shape[0],
         )  # fmt: skip
     return outs
@@ -212,10 +217,11 @@ def leaky_jvp(
     """The leaf op ``leaky_jvp``."""
     tangent = torch.empty_like(trace)
     period, (decay, gain, ddecay, dgain) = _periodic(x.shape[1:], decay, gain, ddecay, dgain)
-    with arranged([x, dx, trace], [tangent]) as (inner, (xs, dxs, traces, out)):
+    with arranged([x, dx, trace], [tangent]) as seen:
+        xs, dxs, traces, out = seen.series
         launch(
-            leaky_tangent_kernel, x, x.shape[1:].numel(), pairs=_is_single(x), x=xs, dx=dxs, trace=traces, tangent=out,
-            inner=inner, decay_ptr=decay, gain_ptr=gain, **_leak(numbers, period, has_floor), steps=x.shape[0],
+            leaky_tangent_kernel, x, x.shape[1:].numel(), seen, pairs=_is_single(x), x=xs, dx=dxs, trace=traces,
+            tangent=out, decay_ptr=decay, gain_ptr=gain, **_leak(numbers, period, has_floor), steps=x.shape[0],
             ddecay_ptr=ddecay, dgain_ptr=dgain, v0_ptr=_contiguous(v0), dv0_ptr=_contiguous(dv0),
         )  # fmt: skip
     return tangent

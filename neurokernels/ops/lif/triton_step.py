@@ -87,7 +87,10 @@ def block(total, steps, BLOCK: tl.constexpr):
 @triton.jit
 def rows(series, n, inner):
     """The rows of a `Series`."""
-    pointers = series.pointer + (n // inner) * series.outer + (n % inner) * series.inner
+    if inner is None:
+        pointers = series.pointer + n * series.inner
+    else:
+        pointers = series.pointer + (n // inner) * series.outer + (n % inner) * series.inner
     return Rows(pointers, tl.cast(series.time, tl.int64))
 
 

@@ -1,0 +1,74 @@
+// Options that become types: each helper calls its argument with a tag, so that a kernel's loops are compiled without branches.
+#pragma once
+
+#include <type_traits>
+
+#include "cpu/lif_block.h"
+
+namespace nk::lif {
+
+/// What a step leaves for the backward pass.
+enum class Bits { kNone, kConstant, kBoxcar };
+
+template <auto kValue>
+using Tag = std::integral_constant<decltype(kValue), kValue>;
+
+template <class F>
+NK_INLINE void with_flag(bool flag, F&& f) {
+  if (flag) {
+    f(Tag<true>{});
+  } else {
+    f(Tag<false>{});
+  }
+}
+
+/// Calls f with subtract and attached. Without a reset there is nothing to attach, and nothing is ever reset (lif_block.h: load).
+template <class F>
+NK_INLINE void with_gradient(const Rule& rule, F&& f) {
+  const bool attached = !rule.detach && rule.reset != Reset::kNone;
+  with_flag(rule.reset == Reset::kSubtract, [&](auto subtract) __attribute__((always_inline)) {
+    with_flag(attached, [&](auto through) __attribute__((always_inline)) { f(subtract, through); });
+  });
+}
+
+/// Calls f with a null pointer of the storage type, which stands for the type.
+template <class T, class F>
+NK_INLINE void with_storage(Dtype dtype, F&& f) {
+  if constexpr (sizeof(T) == sizeof(double)) {
+    f(static_cast<double*>(nullptr));
+  } else {
+    switch (dtype) {
+      case Dtype::kBfloat16: return f(static_cast<Bfloat16*>(nullptr));
+      case Dtype::kFloat16: return f(static_cast<Float16*>(nullptr));
+      default: return f(static_cast<float*>(nullptr));
+    }
+  }
+}
+
+template <class F>
+NK_INLINE void with_bits(bool any, bool boxcar, F&& f) {
+  if (!any) {
+    f(Tag<Bits::kNone>{});
+  } else if (boxcar) {
+    f(Tag<Bits::kBoxcar>{});
+  } else {
+    f(Tag<Bits::kConstant>{});
+  }
+}
+
+template <class F>
+NK_INLINE void with_shape(Shape shape, F&& f) {
+  switch (shape) {
+    case Shape::kConstant: return f(Tag<Shape::kConstant>{});
+    case Shape::kBoxcar: return f(Tag<Shape::kBoxcar>{});
+    case Shape::kTent: return f(Tag<Shape::kTent>{});
+    case Shape::kLorentz: return f(Tag<Shape::kLorentz>{});
+    case Shape::kLogistic: return f(Tag<Shape::kLogistic>{});
+    case Shape::kSuperspike: return f(Tag<Shape::kSuperspike>{});
+    case Shape::kGauss: return f(Tag<Shape::kGauss>{});
+    case Shape::kLaplace: return f(Tag<Shape::kLaplace>{});
+    case Shape::kTable: return f(Tag<Shape::kTable>{});
+  }
+}
+
+}  // namespace nk::lif
