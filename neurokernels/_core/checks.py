@@ -34,6 +34,8 @@ def same_device(op: str, argument: str, tensor: torch.Tensor, device: torch.devi
 
 def number(op: str, argument: str, value: Any, low: float = -math.inf, high: float = math.inf) -> float:
     """A real number between bounds, not NaN."""
+    if type(value) is float and low <= value <= high:
+        return value
     if isinstance(value, bool) or not isinstance(value, int | float):
         try:
             value = float(value.item() if hasattr(value, "item") else value)

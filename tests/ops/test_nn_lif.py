@@ -145,18 +145,19 @@ def model():
 
 
 def test_trains():
-    """A few steps of Adam make a small network fit."""
-    network, x = model(), torch.rand(20, 16, 6)
-    target = torch.nn.functional.one_hot(torch.arange(16) % 3, 3).float()
-    optimiser = torch.optim.Adam(network.parameters(), 0.05)
+    """A few steps of Adam make a small network tell three patterns apart."""
+    network, labels = model(), torch.arange(15) % 3
+    x = 0.3 * torch.rand(20, 15, 6) + torch.nn.functional.one_hot(labels, 6)
+    target = torch.nn.functional.one_hot(labels, 3).float()
+    optimiser = torch.optim.Adam(network.parameters(), 0.01)
     losses = []
-    for _ in range(30):
+    for _ in range(60):
         optimiser.zero_grad()
         loss = (network(x).softmax(-1) - target).square().mean()
         loss.backward()
         optimiser.step()
         losses.append(loss.item())
-    assert losses[-1] < 0.8 * losses[0]
+    assert losses[-1] < 0.3 * losses[0]
 
 
 def test_saved_and_copied(tmp_path):

@@ -43,7 +43,7 @@ class LIF(Function):
         ctx.set_materialize_grads(False)  # or a gradient of zeros would be made for the residual as well
         ctx.rule, ctx.backend, ctx.shape, ctx.dtype = rule, backend, x.shape, x.dtype
         mode = kept(rule)
-        ctx.learns = [p is not None and need for p, need in zip(parameters, ctx.needs_input_grad[1:5], strict=True)]
+        ctx.learns = ctx.needs_input_grad[_PARAMETERS]
         if mode != "recompute" and not ctx.learns[2]:
             x = None  # only a replay from x, or the gradient of the gain, has to see the input again
         if mode == "bits":

@@ -85,8 +85,11 @@ def unpack(codes: Codes, numbers: Numbers) -> Rule:
 
 
 def kept(text: str) -> str:
-    """What the forward pass of an encoded rule keeps."""
-    return next(mode for mode in RESIDUALS if f"residual={mode!r}" in text)
+    """What the forward pass of an encoded rule keeps, read in a way that a compiler can trace."""
+    for mode in ("bits", "recompute", "membrane"):
+        if mode in text:
+            return mode
+    return "none"
 
 
 def compute_dtype(x: torch.Tensor) -> torch.dtype:
@@ -117,6 +120,8 @@ def allocate_forward(x: torch.Tensor, codes: Codes) -> Forward:
     before_chunks = max(chunks(steps) - 1, 0)
     if residual == "none":
         kept = x.new_empty(0, dtype=dtype)
+    elif residual == "recompute" and not before_chunks:
+        kept = x.new_empty(0, dtype=dtype)  # one chunk begins at v0
     elif residual == "bits":
         kept = x.new_empty(chunks(steps), *neurons, dtype=torch.int32)
     else:
