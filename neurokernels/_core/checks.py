@@ -1,6 +1,7 @@
 """Checks that say what was wrong in one line: op, argument, expected, got, and the fix."""
 
 import math
+from operator import index
 from typing import Any, NoReturn
 
 import torch
@@ -51,9 +52,9 @@ def count(op: str, argument: str, value: Any, low: int = 0) -> int:
     if isinstance(value, bool) or not (isinstance(value, int) or hasattr(value, "__index__")):
         kind = ValueError if isinstance(value, float) else TypeError
         raise kind(f"{op}: {argument} must be an integer >= {low}, got {value!r}")
-    if int(value) < low:
+    if index(value) < low:
         value_error(op, argument, f"an integer >= {low}", value)
-    return int(value)
+    return index(value)
 
 
 def choice(op: str, argument: str, value: Any, options: tuple[str, ...]) -> str:

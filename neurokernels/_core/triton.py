@@ -53,7 +53,8 @@ def _seen(tensors: Sequence[Tensor | None]) -> Seen | None:
     """Tensors ``[T, *neurons]`` as series, if each can step through its neurons as through two dimensions."""
     given = [t for t in tensors if t is not None]
     merged: list[tuple[int, tuple[int, ...]]] = []
-    for size, *strides in zip(given[0].shape[1:], *(t.stride()[1:] for t in given), strict=True):
+    dimensions = zip(given[0].shape[1:], *(t.stride()[1:] for t in given), strict=True)
+    for size, *strides in dimensions if given[0].numel() else ():
         if size == 1:
             continue
         if merged and all(outer == size * inner for outer, inner in zip(merged[-1][1], strides, strict=True)):

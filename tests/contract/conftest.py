@@ -1,6 +1,6 @@
 """Every promise is asked of every op, every sample and every backend: a test names which of the three it wants.
 
-A module with ``THIN = True`` tests what does not depend on the kernels, and what is slow: not every pair of the two is run.
+A module with ``THIN = True`` tests what does not depend on the kernels: not every pair of sample and backend is run.
 """
 
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ from tests.poison import poisoned
 
 
 def _runs(op: Op, sample: Sample, backend: str, thin: bool) -> bool:
-    """Whether a pair is tested: a thin module wants every sample once and every backend once, a slow backend has two samples."""
+    """Whether a pair is tested: thin modules want each sample and each backend once, slow backends have two samples."""
     if thin:
         return backend == op.usual or sample is op.samples[0]
     return backend not in op.slow or sample in op.samples[:2]

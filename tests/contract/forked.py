@@ -1,4 +1,4 @@
-"""``python -m tests.contract.forked BACKEND``: runs every op in a parent with threads, in a forked child, in the parent again."""
+"""``python -m tests.contract.forked BACKEND``: every op in a process with threads, in a forked child, and again."""
 
 import os
 import signal

@@ -12,7 +12,6 @@ from neurokernels._core import accuracy, backends
 from tests.contract.registry import Op, Sample, Tensors
 from tests.leaves import Leaves
 
-
 T = TypeVar("T")
 
 
@@ -30,7 +29,7 @@ def few(op: Op, backend: str, cases: Iterable[T], count: int = 1) -> list[T]:
 
 @contextmanager
 def forced(op: Op, backend: str, kernels: int = 1) -> Iterator[None]:
-    """Forces a backend and asserts that it, and no other one, ran at least so many kernels: two are forward and backward."""
+    """Forces a backend; asserts that it alone ran, and at least so many kernels: two are forward and backward."""
     with nk.backend(backend), backends.record() as ran:
         yield
     assert len(ran) >= kernels, f"{len(ran)} kernels ran where {kernels} are due"
@@ -100,7 +99,7 @@ def close(got: Result, expected: Result, ulps: float = 64) -> None:
 
 
 def leaf_calls(op: Op, sample: Sample, backend: str) -> dict[str, tuple[Any, tuple[Any, ...], Any]]:
-    """Every leaf op that forward, backward and forward mode of a sample reach: the overload, its arguments and outputs."""
+    """Every leaf op that forward, backward and forward mode of a sample reach: overload, arguments and outputs."""
     tensors = sample.tensors()
     with Leaves() as recorded, forced(op, backend, 2):
         evaluate(op.call, tensors, **sample.options)

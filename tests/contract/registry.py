@@ -1,4 +1,4 @@
-"""What the contract suite knows of an op. The promise files know nothing else: one entry here and an op is held to all of them.
+"""What the contract suite knows of an op. The promise files know nothing else: one entry, and all hold for an op.
 
 An entry lives in ``entries/<family>.py`` and is listed in `OPS` at the end of ``entries/__init__.py``.
 """
@@ -57,7 +57,7 @@ class Op:
         name: As in the backend table.
         call: The public function, returning a tuple of its floating point outputs.
         definition: The same in plain PyTorch, differentiated by autograd.
-        samples: At least two; the first one with every option at its default, the second one with everything differentiable.
+        samples: At least two: one with every option at its default, then one with everything differentiable.
         leaves: The leaf ops that forward, backward and forward mode must reach between them.
         bad: Calls that must be refused.
         dtypes: What the first argument may be.

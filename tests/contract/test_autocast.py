@@ -1,4 +1,4 @@
-"""Automatic mixed precision: linear, op, linear. Low precision goes in and comes out; state and gradients of parameters do not."""
+"""Automatic mixed precision: linear, op, linear. Low precision goes in and comes out; parameters stay as they are."""
 
 import torch
 from torch.nn import functional as F

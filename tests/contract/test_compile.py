@@ -27,7 +27,7 @@ def test_static(op, sample, backend):
 
 
 def test_dynamic(op, sample):
-    """One graph serves every shape; from 30 on, since sizes of 0 and 1, of residuals too, always have graphs of their own."""
+    """One graph serves every shape; from 30 on, since sizes of 0 and 1, of residuals too, have graphs of their own."""
     function = compiled(op, backend="aot_eager", dynamic=True)
     shorter, longer = (sample.tensors(shape=tuple(n + more for n in sample.shape)) for more in (30, 47))
     with forced(op, op.usual, 2):

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 import neurokernels as nk
+from neurokernels._core import backends
 from tests.contract.harness import forced, leaves, run, same, truth
 
 
@@ -30,13 +31,19 @@ def test_unknown_argument(op):
 
 
 def test_forced_backend_that_cannot_run(op):
+    """It raises with the reason, which is the one of `explain`; no other backend steps in."""
     sample = op.samples[0]
-    for name in ("cpu", "cuda"):
-        elsewhere = {k: t.to("meta") if name == "cpu" else t for k, t in sample.tensors().items()}
-        if name == "cuda":
-            with pytest.raises(nk.BackendError, match=f"{op.name}: backend 'cuda' was asked for and"), nk.backend(name):
-                op.call(**elsewhere, **sample.options)
-        assert name in nk.explain(op.name, next(iter(elsewhere.values()))) or name == "cuda"
+    refused = {row.name: row.why_not(torch.empty(0)) for row in backends.rows(op.name)}
+    refused["cuda"] = refused.get("cuda", "no such kernel")
+    assert any(refused.values())
+    for name, reason in refused.items():
+        if reason is None:
+            continue
+        message = f"^{op.name}: backend '{name}' was asked for and"
+        with nk.backend(name), backends.record() as ran, pytest.raises(nk.BackendError, match=message) as caught:
+            op.call(**sample.tensors(), **sample.options)
+        assert reason in str(caught.value)
+        assert ran == []
 
 
 def test_unknown_backend(op):

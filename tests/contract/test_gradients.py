@@ -1,4 +1,4 @@
-"""Gradients in float64: those of the definition, and where an output is a smooth function those of finite differences."""
+"""Gradients in float64: those of the definition, and of finite differences where an output is a smooth function."""
 
 import pytest
 import torch

@@ -83,7 +83,8 @@ def test_changed_inputs_are_noticed(op, backend):
             try:
                 got = torch.autograd.grad(outputs, list(given.values()), cotangents(outputs))
             except RuntimeError as error:
-                assert "modified by an inplace operation" in str(error)
+                if "modified by an inplace operation" not in str(error):
+                    raise
             else:
                 for a, b in zip(got, gradients, strict=True):
                     torch.testing.assert_close(a, b)

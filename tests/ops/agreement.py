@@ -34,7 +34,9 @@ class Case:
         if isinstance(chosen, surrogates.Surrogate):
             assert chosen.table is not None
             options["surrogate"] = ("tabulated", (chosen.table.numpy(), chosen.low, chosen.high))
-        parameters = {k: v.double().numpy() if isinstance(v, Tensor) else v for k, v in self.parameters.items()}
+        state = torch.promote_types(self.x.dtype, torch.float32)
+        rounded = {k: torch.as_tensor(v, dtype=state) for k, v in self.parameters.items()}
+        parameters = {k: v.detach().double().numpy() for k, v in rounded.items()}
         return golden.Neuron(**parameters, **options)
 
     def with_(self, **changes: Any) -> "Case":
@@ -127,8 +129,8 @@ def exact_gradients(case: Case, decided: golden.Run) -> golden.Gradients:
 def agrees(result: Outcome, case: Case, ulps: float = 4.0) -> None:
     """The whole promise: `forward_agrees`, and every gradient within the accuracy rule.
 
-    The gradient of a parameter that several neurons share is a sum whose terms may cancel: it is allowed the rounding of
-    its terms, not of what is left of them.
+    The gradient of a parameter that several neurons share is a sum whose terms may cancel: it is allowed the rounding
+    of its terms, not of what is left of them.
     """
     decided = forward_agrees(result, case)
     exact, reference = exact_gradients(case, decided), outcome(definitions.lif, case)
@@ -164,7 +166,7 @@ def calls(backend: str, case: Case) -> list[tuple[Any, tuple[Any, ...], Any]]:
 
 
 def residuals_hold(backend: str, case: Case) -> None:
-    """What is kept for the backward pass is what `neurokernels.ops.lif.rule` says, in all modes, for a case that allows them."""
+    """What is kept for the backward pass is what `neurokernels.ops.lif.rule` says, in every mode."""
     run = forward_agrees(on(backend, case), case)
     words, none = calls(backend, case.with_(residual="bits"))[0][2][3:]
     assert none.numel() == 0

@@ -1,8 +1,8 @@
 """LIF once more, in NumPy, from the formulas of the papers: written without looking at the library's own definition.
 
-NumPy's float32 is IEEE arithmetic without fused multiply-adds, so that a run in float32 gives the spikes that every backend
-must give. A float64 run can be made to decide (spike, reset, floor, edge of a surrogate) as a float32 run did: it then is
-the exact value of what the float32 run approximates, even where a membrane lies at the threshold.
+NumPy's float32 is IEEE arithmetic without fused multiply-adds, so that a run in float32 gives the spikes that every
+backend must give. A float64 run can be made to decide (spike, reset, floor, edge of a surrogate) as a float32 run did:
+it then is the exact value of what the float32 run approximates, even where a membrane lies at the threshold.
 """
 
 from dataclasses import dataclass
@@ -27,6 +27,10 @@ class Neuron:
     refractory: int = 0
     surrogate: Any = "atan"
     detach_reset: bool = True
+
+
+#: Defaults that are not 1.
+WIDTHS = {"atan": 2.0, "sigmoid": 4.0, "fast_sigmoid": 25.0, "gaussian": 2.0, "erf": 2.0, "esser": 10.0}
 
 
 class Decisions(NamedTuple):
@@ -59,8 +63,7 @@ def shape_of(surrogate: Any, y: Array) -> tuple[Array, Array]:
         values, low, high = a
         inside = (y >= low) & (y <= high)
         return np.interp(y, np.linspace(low, high, len(values)), values), inside
-    a = {"boxcar": 1, "triangle": 1, "atan": 2, "sigmoid": 4, "fast_sigmoid": 25, "gaussian": 2, "erf": 2,
-         "piecewise_quadratic": 1, "piecewise_exp": 1, "esser": 10, "constant": 1}[name] if a is None else a  # fmt: skip
+    a = WIDTHS.get(name, 1.0) if a is None else a
     with np.errstate(over="ignore", invalid="ignore"):
         if name == "boxcar":
             return np.full(y.shape, float(a)), np.abs(y) < 1 / (2 * a)

@@ -59,7 +59,7 @@ def test_dtypes(backend, dtype):
 
 
 def test_membranes_at_the_threshold(backend):
-    """On a lattice every fourth membrane lies at the threshold or the floor exactly; nothing there is a matter of rounding."""
+    """On a lattice every fourth membrane lies at the threshold or the floor exactly: nothing there is rounding."""
     grid = product(("above", "reach"), ("zero", "subtract"), (-0.5, None))
     for reset_at, reset, floor in few(backend, grid):
         case = lattice(steps(backend, 37, 12), 40, reset=reset, reset_at=reset_at, floor=floor, surrogate="boxcar")

@@ -1,7 +1,7 @@
 """SpikingJelly and snnTorch compute the same neurons: same spikes, same gradients, under the mappings written out here.
 
-Their formulas round in another order, so that spikes may differ where a membrane lies within 2 ulp of the threshold. A spike
-that differs changes what that neuron does afterwards, which therefore is not compared.
+Their formulas round in another order, so that spikes may differ where a membrane lies within 2 ulp of the threshold. A
+spike that differs changes what that neuron does afterwards, which therefore is not compared.
 """
 
 import pytest
@@ -130,7 +130,7 @@ def test_spikingjelly_integrate_and_fire(backend):
 
 
 def leaky(before=lambda x, s: x, **settings):
-    """snnTorch's ``Leaky`` as a function; ``before`` sees the input and the last spikes."""
+    """The ``Leaky`` of snnTorch as a function; ``before`` sees the input and the last spikes."""
 
     def run(x, decay=None, threshold=None):
         beta = settings["beta"] if decay is None else decay
@@ -147,14 +147,14 @@ def leaky(before=lambda x, s: x, **settings):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])
 @pytest.mark.parametrize("reset", ["zero", "none"])
 def test_snntorch(backend, dtype, reset):
-    """Their delayed reset to zero empties the membrane before the next step: ours, detached. Without a reset: the same."""
+    """Their delayed reset to zero empties the membrane before the next step: ours, detached. Without: the same."""
     options = {"beta": BETA, "threshold": 1.0, "reset_mechanism": reset, "spike_grad": snn_surrogate.atan(2.0)}
     compare(backend, leaky(**options), dtype, decay=BETA, reset=reset)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])
 def test_snntorch_subtract(backend, dtype):
-    """Their delayed subtraction comes after the decay, ours before it: u = beta c + x - threshold r, not beta (c - threshold r) + x.
+    """Their delayed subtraction comes after the decay, ours before: beta c + x - theta, not beta (c - theta) + x.
 
     The difference is a current, (1 - beta) threshold after every spike; with it the two are one.
     """
@@ -173,7 +173,7 @@ def test_snntorch_subtract(backend, dtype):
 def test_snntorch_without_delay(backend, reset):
     """``reset_delay=False`` resets at the step of the spike and lets the gradient through: ours, attached.
 
-    Where a membrane stays above the threshold after its reset they subtract twice: here none reaches twice the threshold.
+    Where a membrane stays above the threshold after its reset they subtract twice: here none reaches twice it.
     """
     theirs = leaky(
         beta=BETA, threshold=2.0, reset_mechanism=reset, reset_delay=False, spike_grad=snn_surrogate.atan(2.0)

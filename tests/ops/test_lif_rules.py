@@ -87,7 +87,7 @@ def largest_gap(pulses, decay, gain, gaps):
     ("decay", "gain"), [(0.9, 0.6), (0.9, 0.4), (0.97, 0.55), (0.8, 0.75), (0.95, 0.35), (0.7, 0.31)]
 )
 def test_phase_diagram(backend, decay, gain):
-    """Gerum & Schilling: with a = decay**m, k pulses m steps apart make a neuron spike if gain (1 + ... + a**(k-1)) >= 1."""
+    """Gerum & Schilling: with a = decay**m, k pulses m steps apart make a spike if gain (1 + ... + a**(k-1)) >= 1."""
     gaps = 12 if backend == "triton" else 40
     conditions = {
         2: lambda a: gain * (1 + a) >= 1,
@@ -212,7 +212,7 @@ def test_no_steps(time_dim):
 @pytest.mark.parametrize("refractory", [0, 3])
 @pytest.mark.parametrize("chosen", ["atan", "boxcar"])
 def test_ten_times_ten_steps(backend, refractory, chosen):
-    """Pieces with the state handed on are the whole run, bit for bit, gradients too (of x; the rest is a sum over pieces)."""
+    """Pieces with the state handed on are the whole run, bit for bit, and so is the gradient of x."""
     pieces, length = (2, 9) if backend == "triton" else (10, 10)
     case = made(pieces * length, 2, 3, state=False, floor=-0.5, refractory=refractory, surrogate=chosen)
 

@@ -1,4 +1,4 @@
-"""The checks have teeth: each of these broken variants of the reference backend fails the check that the right one passes."""
+"""The checks have teeth: each of these broken variants of the reference backend fails what the right one passes."""
 
 import pytest
 import torch
@@ -103,36 +103,68 @@ MUTANTS = {
     "the surrogate has the wrong sign": (agrees(), "_through", lambda n, s, g, a, d: through(n, s, g, a, -d)),
     "the surrogate is forgotten": (agrees(), "_through", lambda n, s, g, a, d: through(n, s, g, a, torch.ones_like(d))),
     "resets above where it should reach": (agrees(lattice=True), "_step", with_rule(lambda r: {"above": True})),
-    "resets where it should be above": (agrees(lattice=True, reset_at="above"), "_step", with_rule(lambda r: {"above": False})),
-    "spikes above": (agrees(lattice=True), "_step", lambda *a: (s := step(*a))._replace(fires=s.fires & (s.u > a[0].threshold))),
+    "resets where it should be above": (
+        agrees(lattice=True, reset_at="above"),
+        "_step",
+        with_rule(lambda r: {"above": False}),
+    ),
+    "spikes above": (
+        agrees(lattice=True),
+        "_step",
+        lambda *a: (s := step(*a))._replace(fires=s.fires & (s.u > a[0].threshold)),
+    ),
     "no floor": (agrees(**FLOOR), "_step", with_rule(lambda r: {"has_floor": False})),
     "no floor anywhere": (agrees(**FLOOR), "clamp", lambda u, rule: (u, torch.zeros_like(u, dtype=torch.bool))),
     "no floor in the backward pass": (agrees(**FLOOR), "_through", with_step(through, **never("low"))),
     "no floor in the bits": (agrees(**FLOOR, **BITS), "_pass_and_keep", with_step(pass_and_keep, **never("low"))),
     "refractory steps pass gradients": (agrees(**REST), "_through", with_step(through, **never("resting"))),
-    "refractory bits pass gradients": (agrees(**REST, **BITS), "_pass_and_keep", with_step(pass_and_keep, **never("resting"))),
+    "refractory bits pass gradients": (
+        agrees(**REST, **BITS),
+        "_pass_and_keep",
+        with_step(pass_and_keep, **never("resting")),
+    ),
     "a refractory step too few": (agrees(**REST), "_step", with_rule(lambda r: {"refractory": r.refractory - 1})),
     "resets keep their gradient": (agrees(), "_through", with_step(through, **never("resets"))),
-    "the keep bit is dropped": (agrees(**BITS), "_pass_and_keep", lambda *a: (pass_and_keep(*a)[0], torch.zeros(4, 5).bool())),
-    "the keep bit is always set": (agrees(**BITS), "_pass_and_keep", lambda *a: (pass_and_keep(*a)[0], torch.ones(4, 5).bool())),
-    "the pass bit is always set": (agrees(**BITS), "_pass_and_keep", lambda *a: (torch.ones(4, 5).bool(), pass_and_keep(*a)[1])),
+    "the keep bit is dropped": (
+        agrees(**BITS),
+        "_pass_and_keep",
+        lambda *a: (pass_and_keep(*a)[0], torch.zeros(4, 5).bool()),
+    ),
+    "the keep bit is always set": (
+        agrees(**BITS),
+        "_pass_and_keep",
+        lambda *a: (pass_and_keep(*a)[0], torch.ones(4, 5).bool()),
+    ),
+    "the pass bit is always set": (
+        agrees(**BITS),
+        "_pass_and_keep",
+        lambda *a: (torch.ones(4, 5).bool(), pass_and_keep(*a)[1]),
+    ),
     "the decay is missing backwards": (agrees(residual="membrane"), "backward", without_decay),
     "the threshold has no gradient": (agrees(), "_through", without(1)),
     "v_reset has no gradient": (agrees(), "_through", without(2)),
     "decay and gain swap gradients": (agrees(), "backward", lambda *a: swapped(*backward(*a))),
     "an attached reset is detached": (
-        agrees(**ATTACHED), "_through", lambda n, *a: through(n._replace(rule=n.rule._replace(detach=True)), *a)
+        agrees(**ATTACHED),
+        "_through",
+        lambda n, *a: through(n._replace(rule=n.rule._replace(detach=True)), *a),
     ),
     "a detached reset is attached": (
-        agrees(**SUBTRACT), "_through", lambda n, *a: through(n._replace(rule=n.rule._replace(detach=False)), *a)
+        agrees(**SUBTRACT),
+        "_through",
+        lambda n, *a: through(n._replace(rule=n.rule._replace(detach=False)), *a),
     ),
     "the state is bfloat16": (agrees(), "_step", half_state),
     "multiply and add are fused": (agrees(state=False), "_step", fused),
     "the last step is not written": (agrees(), "forward", changed(forward, unwritten)),
-    "a gradient is not written": (agrees(), "backward", changed(backward, lambda dx, *_: dx.copy_(torch.empty_like(dx)))),
+    "a gradient is not written": (
+        agrees(),
+        "backward",
+        changed(backward, lambda dx, *_: dx.copy_(torch.empty_like(dx))),
+    ),
     "a word is in the wrong place": (residuals_hold, "forward", changed(forward, shifted)),
     "a countdown is in the wrong place": (residuals_hold, "forward", changed(forward, shifted_counts)),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", MUTANTS)
@@ -196,7 +228,9 @@ def wandering(*given):
 def contiguous_only(*given):
     """A kernel that reads x as if it were contiguous."""
     x = given[0]
-    storage = x.as_strided((x.numel(),), (1,), x.storage_offset()) if x.untyped_storage().nbytes() >= 4 * x.numel() else x
+    storage = (
+        x.as_strided((x.numel(),), (1,), x.storage_offset()) if x.untyped_storage().nbytes() >= 4 * x.numel() else x
+    )
     return forward(storage.view(x.shape), *given[1:])
 
 
@@ -204,24 +238,31 @@ LEARNABLE = LIF.samples[1]
 CONTRACT_MUTANTS = {
     "a tangent resets where it should not": (
         lambda: test_transforms.test_jvp(LIF, LEARNABLE, "reference"),
-        "_reset_tangent", lambda n, s, *rest: reset_tangent(n, s._replace(resets=~s.resets), *rest),
+        "_reset_tangent",
+        lambda n, s, *rest: reset_tangent(n, s._replace(resets=~s.resets), *rest),
     ),
     "a leaky tangent ignores the floor": (
         lambda: test_transforms.test_jvp(LEAKY_INTEGRATE, LEAKY_INTEGRATE.samples[2], "reference"),
-        "leaky_jvp", lambda *a: leaky_jvp(*a[:-1], False),
+        "leaky_jvp",
+        lambda *a: leaky_jvp(*a[:-1], False),
     ),
     "the input is written to": (
-        lambda: test_purity.test_inputs_are_unchanged(LIF, LEARNABLE, "reference"), "forward", in_place,
+        lambda: test_purity.test_inputs_are_unchanged(LIF, LEARNABLE, "reference"),
+        "forward",
+        in_place,
     ),
     "a step is not written": (
         lambda: test_purity.test_every_element_is_written(LIF, LEARNABLE, "reference"),
-        "forward", changed(forward, unwritten),
+        "forward",
+        changed(forward, unwritten),
     ),
     "neurons meet": (lambda: test_sizes.test_neurons_do_not_meet(LIF, "reference"), "forward", wandering),
     "strides are ignored": (
-        lambda: test_layouts.test_inputs(LIF, LEARNABLE, "reference"), "forward", contiguous_only,
+        lambda: test_layouts.test_inputs(LIF, LEARNABLE, "reference"),
+        "forward",
+        contiguous_only,
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", CONTRACT_MUTANTS)

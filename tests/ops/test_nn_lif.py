@@ -21,7 +21,9 @@ def test_is_the_op():
     assert layer.state_dict() == {}
 
 
-@pytest.mark.parametrize("learn", [("decay",), ("threshold", "gain"), ("decay", "threshold", "gain", "v_reset")], ids=str)
+@pytest.mark.parametrize(
+    "learn", [("decay",), ("threshold", "gain"), ("decay", "threshold", "gain", "v_reset")], ids=str
+)
 def test_learns_what_it_is_told(learn):
     layer = nk.nn.LIF(5, decay=0.7, learn=learn, reset_at="above")
     parameters = dict(layer.named_parameters())
@@ -84,9 +86,9 @@ def test_v0_overrides_the_state():
 
 
 def test_gerum_floor():
-    """decay = 1 - w_leak, floor 0; at exactly the threshold a neuron spikes and does not reset; constant surrogate."""
+    """Decay 1 - w_leak, floor 0, constant surrogate; at exactly the threshold a neuron spikes and does not reset."""
     layer = nk.nn.LIF.gerum2020(3, dt=0.005, generator=torch.Generator().manual_seed(1))
-    assert (0 <= layer.w_leak).all()
+    assert (layer.w_leak >= 0).all()
     assert (layer.w_leak <= 0.1 * 0.005).all()
     assert layer.w_leak.unique().numel() == 3
     assert set(dict(layer.named_parameters())) == {"w_leak"}

@@ -14,10 +14,18 @@ from tests.ops import golden
 Y = torch.linspace(-4, 4, 8001, dtype=torch.float64)
 UNIT_AREA = ("boxcar", "piecewise_quadratic", "atan", "sigmoid", "gaussian", "erf", "piecewise_exp")
 PEAKS = {
-    "constant": lambda a: a, "boxcar": lambda a: a, "triangle": lambda a: 1, "esser": lambda a: 1,
-    "piecewise_quadratic": lambda a: a, "atan": lambda a: a / 2, "sigmoid": lambda a: a / 4, "fast_sigmoid": lambda a: 1,
-    "gaussian": lambda a: a / math.sqrt(2 * math.pi), "erf": lambda a: a / math.sqrt(math.pi), "piecewise_exp": lambda a: a / 2,
-}  # fmt: skip
+    "constant": lambda a: a,
+    "boxcar": lambda a: a,
+    "triangle": lambda a: 1,
+    "esser": lambda a: 1,
+    "piecewise_quadratic": lambda a: a,
+    "atan": lambda a: a / 2,
+    "sigmoid": lambda a: a / 4,
+    "fast_sigmoid": lambda a: 1,
+    "gaussian": lambda a: a / math.sqrt(2 * math.pi),
+    "erf": lambda a: a / math.sqrt(math.pi),
+    "piecewise_exp": lambda a: a / 2,
+}
 
 
 @pytest.mark.parametrize("name", surrogate.NAMED)
@@ -42,9 +50,13 @@ def test_unit_area(name):
 
 
 PEERS = {
-    "boxcar": sj.Rect, "piecewise_quadratic": sj.PiecewiseQuadratic, "atan": sj.ATan, "sigmoid": sj.Sigmoid, "erf": sj.Erf,
+    "boxcar": sj.Rect,
+    "piecewise_quadratic": sj.PiecewiseQuadratic,
+    "atan": sj.ATan,
+    "sigmoid": sj.Sigmoid,
+    "erf": sj.Erf,
     "piecewise_exp": sj.PiecewiseExp,
-}  # fmt: skip
+}
 
 
 def peers(function, y):
@@ -59,7 +71,9 @@ def test_spikingjelly(name):
         got = surrogate.derivative(Y, surrogate.get((name, alpha)))
         torch.testing.assert_close(got, peers(PEERS[name](alpha), Y), rtol=1e-7, atol=1e-9)
     soft_sign = peers(sj.SoftSign(3.0), Y)
-    torch.testing.assert_close(surrogate.derivative(Y, surrogate.fast_sigmoid(3.0)) * 1.5, soft_sign, rtol=1e-7, atol=1e-9)
+    torch.testing.assert_close(
+        surrogate.derivative(Y, surrogate.fast_sigmoid(3.0)) * 1.5, soft_sign, rtol=1e-7, atol=1e-9
+    )
 
 
 @pytest.mark.parametrize("name", ["atan", "sigmoid", "fast_sigmoid"])
@@ -87,7 +101,7 @@ def test_names():
 
 
 def test_edges():
-    """The box is open, everything else is continuous; nothing is NaN far away, and NaN stays NaN but where it is decided."""
+    """The box is open, everything else continuous; nothing is NaN far away; NaN stays NaN but where it is decided."""
     edge = torch.tensor([0.25, math.nextafter(0.25, 0), -0.25], dtype=torch.float64)
     assert surrogate.derivative(edge, surrogate.boxcar(2.0)).tolist() == [0.0, 2.0, 0.0]
     far = torch.tensor([1e30, -1e30, math.inf, -math.inf])

@@ -2,7 +2,6 @@
 
 import json
 import math
-import os
 import signal
 import subprocess
 import sys
@@ -19,6 +18,7 @@ from torch.nn import functional as F
 
 from neurokernels import cli, data
 from neurokernels._core import accuracy
+from neurokernels.bench.clocks import torch_threads
 from neurokernels.encoders import Events, poisson_events
 from neurokernels.trainers.run import RunFolder
 from neurokernels.trainers.spiking import command
@@ -200,6 +200,7 @@ def test_the_command_trains_compares_and_reports(tmp_path: Path, capsys: pytest.
     assert "| seed | fused | plain |" in table
     assert "| mean ± sd |" in table
     assert table.count("medians of interleaved rounds") == 2
+    assert "test accuracy, fused minus plain, all epochs and seeds: mean " in table
     timing = json.loads((tmp_path / "timing.json").read_text())
     assert [row["status"] for group in timing for row in group["rows"]] == ["ok"] * 4
 
@@ -214,8 +215,9 @@ SETTINGS = Settings(data="digits", hidden=16, steps=20, batch=64, dt=0.2, device
 
 def trained(folder: Path) -> RunFolder:
     """Trains in this process, from the checkpoint there is."""
-    run = RunFolder.open(folder / "seed-0", "spiking", SETTINGS.numbers(0), resume=True)
-    train(SETTINGS, data.load("digits"), 0, run, Console(quiet=True))
+    with torch_threads(SETTINGS.threads):
+        run = RunFolder.open(folder / "seed-0", "spiking", SETTINGS.numbers(0), resume=True)
+        train(SETTINGS, data.load("digits"), 0, run, Console(quiet=True))
     return run
 
 
@@ -228,10 +230,9 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
 def started(folder: Path) -> subprocess.Popen[bytes]:
     """The same run in a process of its own, with a checkpoint after every step."""
     arguments = [*TINY, "--epochs", "2", "--compare", "--checkpoint-seconds", "0", "--out", str(folder), "--resume"]
-    environment = os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())}
     return subprocess.Popen(
         [sys.executable, "-m", "neurokernels", "train", "spiking", *arguments],
-        env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
     )  # fmt: skip
 
 

@@ -97,7 +97,7 @@ def lif(
     checks.floating("lif", "x", x)
     if x.ndim < 2:
         checks.value_error("lif", "x", "[T, ...] with at least 2 dimensions", f"shape {tuple(x.shape)}")
-    time = checks.axis("lif", "time_dim", time_dim, x.ndim) if time_dim else 0
+    time = checks.axis("lif", "time_dim", time_dim, x.ndim) if time_dim != 0 else 0
     x = x.movedim(time, 0) if time else x
     tensors, numbers = _parameters(x, decay, threshold, gain, v_reset)
     v0, countdown = _state(x, v0, refractory) if v0 is not None else (None, None)
@@ -129,6 +129,7 @@ def _encoded(
     """Checks the options and says in one string what a leaf op is to do; and the surrogate's table, if it has one."""
     chosen = surrogates.get(surrogate)
     decay, threshold, gain, v_reset = numbers
+    kept = _residual(residual, chosen, reset, detach_reset, learns)  # checked with and without gradients
     rule = Rule(
         checks.choice("lif", "reset", reset, RESETS),
         checks.choice("lif", "reset_at", reset_at, RESET_AT) == "above",
@@ -136,7 +137,7 @@ def _encoded(
         checks.count("lif", "refractory", refractory),
         bool(detach_reset),
         chosen.shape,
-        _residual(residual, chosen, reset, detach_reset, learns) if needs else "none",
+        kept if needs else "none",
         decay, threshold, gain, v_reset,
         0.0 if floor is None else checks.number("lif", "floor", floor),
         chosen.peak, chosen.slope, chosen.low, chosen.high,

@@ -52,21 +52,24 @@ Numbers = tuple[float, ...]
 
 
 def encode(rule: Rule) -> str:
-    """The rule as a schema carries it: ``name=value`` for every field."""
-    return " ".join(f"{name}={value!r}" for name, value in zip(Rule._fields, rule, strict=True))
+    """The rule as a schema carries it: ``name=value`` for every field, numbers in hexadecimal.
+
+    That is exact, and a compiler to which a number is a symbol can trace it: it then compiles for the value.
+    """
+    values = *rule[:7], *(float(number).hex() for number in rule[7:])
+    return " ".join(f"{name}={value}" for name, value in zip(Rule._fields, values, strict=True))
 
 
 @lru_cache(maxsize=4096)
 def decode(text: str) -> tuple[Numbers, Codes]:
     """The rule as kernels take it: its last nine fields as numbers, the others as codes."""
     fields = dict(field.split("=") for field in text.split(" "))
-    options = [fields[name].strip("'") for name in Rule._fields[:7]]
-    reset, above, has_floor, refractory, detach, shape, residual = options
+    reset, above, has_floor, refractory, detach, shape, residual = (fields[name] for name in Rule._fields[:7])
     codes = (
         RESETS.index(reset), int(above == "True"), int(has_floor == "True"), int(refractory), int(detach == "True"),
         SHAPES.index(shape), RESIDUALS.index(residual),
     )  # fmt: skip
-    return tuple(float(fields[name]) for name in Rule._fields[7:]), codes
+    return tuple(float.fromhex(fields[name]) for name in Rule._fields[7:]), codes
 
 
 def unpack(codes: Codes, numbers: Numbers) -> Rule:

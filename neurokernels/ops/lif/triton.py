@@ -79,19 +79,19 @@ def _policy(rule: Rule, **fixed: Any) -> Policy:
 
 def _forward_policy(rule: Rule) -> Policy:
     boxcar = rule.residual == "bits" and rule.shape == "boxcar"
-    return _policy(rule, detach=True, shape="boxcar" if boxcar else "constant")
+    return _policy(rule, detach=True, surrogate="boxcar" if boxcar else "constant")
 
 
 def _backward_policy(rule: Rule) -> Policy:
     if rule.residual != "bits":
         return _policy(rule)
     detach = rule.detach or rule.reset != "subtract"
-    return _policy(rule, reset="subtract", above=False, floor=False, rests=False, detach=detach, shape="constant")
+    return _policy(rule, reset="subtract", above=False, floor=False, rests=False, detach=detach, surrogate="constant")
 
 
 def _is_light(policy: Policy, learns: Learns) -> bool:
     """Whether two neurons per thread fit the registers of a backward pass."""
-    replays_little = policy.detach and not policy.rests and policy.shape != "table" and not any(learns)
+    replays_little = policy.detach and not policy.rests and policy.surrogate != "table" and not any(learns)
     return policy.residual == "bits" or replays_little
 
 

@@ -70,7 +70,7 @@ def bits(neuron, u, resting, slope, POLICY: tl.constexpr):
     """The residual bits of a step: bit 0 where dL/ds reaches u, bit 1 where dL/dc does."""
     live = ~is_dead(neuron, u, resting, POLICY)
     takes, keeps = live, live
-    if POLICY.shape == "boxcar":
+    if POLICY.surrogate == "boxcar":
         takes = live & (tl.abs(slope * (u - neuron.threshold)) < 1)
     if POLICY.reset == "zero":
         keeps = live & ~is_reset(neuron, u, POLICY)
@@ -81,7 +81,8 @@ def bits(neuron, u, resting, slope, POLICY: tl.constexpr):
 def forward_chunk(x, spikes, residual, counts, neuron, slope, state, t, here, POLICY: tl.constexpr, TAIL: tl.constexpr):
     """Runs 16 steps from t on; returns the state after them."""
     DTYPE: tl.constexpr = spikes.pointers.dtype.element_ty
-    one, zero = tl.full(here.mask.shape, 1.0, DTYPE), tl.full(here.mask.shape, 0.0, DTYPE)
+    zeros = tl.zeros(here.mask.shape, tl.float32)
+    one, zero = (zeros + 1).to(DTYPE), zeros.to(DTYPE)
     xs, out = load_chunk(x, t, here, TAIL), at(spikes, t)
     word = tl.zeros(here.mask.shape, tl.int32)
     for k in tl.static_range(CHUNK):
@@ -242,7 +243,7 @@ def backward_replay(g, x, dx, residual, counts, table, neuron, shape, first, a, 
     us, rests = replay(us, neuron, state, POLICY)
     for k in tl.static_range(CHUNK - 1, -1, -1):
         now = t + k < here.steps
-        sigma = surrogate(us[k] - neuron.threshold, shape, table, POLICY.shape)
+        sigma = surrogate(us[k] - neuron.threshold, shape, table, POLICY)
         z, dtheta, dreset = through_step(neuron, us[k], rests & (1 << k), gs[k].to(a.dtype), a, sigma, POLICY)
         store_dx(dx, t, k, neuron.gain * z, now)
         before = state.c if k == 0 else carried(neuron, us[k - 1], POLICY)
@@ -341,7 +342,7 @@ def tangent_kernel(
             du += neuron.gain * tl.load(at(dxs, t), mask=mask, other=0).to(DTYPE)
         du = tl.where(is_dead(neuron, u, resting, POLICY), 0.0, du)
         dthreshold = tl.where(resting, 0.0, moved.threshold)
-        sigma = surrogate(u - neuron.threshold, shape, table_ptr, POLICY.shape)
+        sigma = surrogate(u - neuron.threshold, shape, table_ptr, POLICY)
         s = sigma * tl.where(resting, 0.0, du - dthreshold)
         tl.store(at(out, t), s.to(ds.pointer.dtype.element_ty), mask=mask)
         dc = tangent_of_reset(neuron, u, du, dthreshold, tl.where(resting, 0.0, moved.v_reset), s, POLICY)

@@ -26,7 +26,7 @@ class Policy(NamedTuple):
     floor: bool
     rests: bool
     detach: bool
-    shape: str
+    surrogate: str
     residual: str
 
 
@@ -231,26 +231,26 @@ def is_dead(neuron, u, resting, POLICY: tl.constexpr):
 
 
 @triton.jit
-def surrogate(y, shape, table, SHAPE: tl.constexpr):
+def surrogate(y, shape, table, POLICY: tl.constexpr):
     """The surrogate's derivative at y = u - threshold; see `neurokernels.surrogate.derivative`."""
     z = tl.abs(shape.slope * y)
     sigma = shape.peak
-    if SHAPE == "boxcar":
+    if POLICY.surrogate == "boxcar":
         sigma = tl.where(z < 1, sigma, 0.0)
-    if SHAPE == "tent":
+    if POLICY.surrogate == "tent":
         sigma = sigma * tl.where(z >= 1, 0.0, 1 - z)
-    if SHAPE == "lorentz":
+    if POLICY.surrogate == "lorentz":
         sigma = sigma / (1 + z * z)
-    if SHAPE == "logistic":
+    if POLICY.surrogate == "logistic":
         e = tl.exp(-z)
         sigma = sigma * e / ((1 + e) * (1 + e))
-    if SHAPE == "superspike":
+    if POLICY.surrogate == "superspike":
         sigma = sigma / ((1 + z) * (1 + z))
-    if SHAPE == "gauss":
+    if POLICY.surrogate == "gauss":
         sigma = sigma * tl.exp(-z * z)
-    if SHAPE == "laplace":
+    if POLICY.surrogate == "laplace":
         sigma = sigma * tl.exp(-z)
-    if SHAPE == "table":
+    if POLICY.surrogate == "table":
         sigma = interpolated(y, shape, table)
     return sigma
 

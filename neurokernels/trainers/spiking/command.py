@@ -14,6 +14,7 @@ from rich.console import Console
 
 from neurokernels import backend, explain, lif
 from neurokernels._core.backends import NAMES
+from neurokernels.bench.clocks import torch_threads
 from neurokernels.data import DataError, Dataset, load
 from neurokernels.trainers.run import RunError, RunFolder
 from neurokernels.trainers.spiking.report import draw
@@ -48,7 +49,7 @@ def main(arguments: Sequence[str]) -> int:
     device = _device(settings.device)
     settings, data = _data(replace(settings, device=str(device)), console)
     out = settings.out or _new_folder(settings.data)
-    with backend(settings.backend):
+    with backend(settings.backend), torch_threads(settings.threads):
         lif(torch.zeros(1, 1, device=device), decay=1.0)  # what cannot run says so before a folder is made
         console.print(explain("lif", torch.empty(0, device=device)).splitlines()[0], highlight=False)
         trained = [_one(settings, data, seed, out, console) for seed in settings.seeds]
@@ -59,7 +60,7 @@ def main(arguments: Sequence[str]) -> int:
 
 def _check(settings: Settings) -> None:
     """Refuses values that a type does not: before data are loaded and folders made."""
-    for name in ("epochs", "steps", "batch", "hidden"):
+    for name in ("epochs", "threads", "steps", "batch", "hidden"):
         if getattr(settings, name) < 1:
             raise RunError(f"--{name} must be at least 1, got {getattr(settings, name)}")
     if not 0 < settings.dt <= 1:
@@ -120,6 +121,6 @@ def _report(settings: Settings, data: Dataset, trained: Sequence[Trained], out: 
     title = f"Gerum & Schilling's spiking network on {data.name}: {size}, {seeds}"
     before, after = watch(first.before, seen), watch(first.after, seen)
     picture = draw(title, histories, data.test_images[0], int(data.test_labels[0]), before, after, timing)
-    final = [{"seed": run.seed} | row for run in trained for row in run.history if row["epoch"] == settings.epochs]
-    summarise(f"test accuracy on {data.name} after {settings.epochs} epochs (%)", final, timing, folder, console)
+    title = f"test accuracy on {data.name} after {settings.epochs} epochs (%)"
+    summarise(title, {run.seed: run.history for run in trained}, timing, folder, console)
     return folder.write("report.png", picture)

@@ -29,6 +29,8 @@ class Settings:
     """Torch device; auto takes a GPU if there is one."""
     backend: str = "auto"
     """Backend of the ops: auto, reference, cpu, triton or cuda."""
+    threads: int = 1
+    """CPU threads. One gives the same numbers whatever the number of cores, and does not suffer on a busy machine."""
     steps: int = 100
     """Time steps that an image is shown for."""
     dt: float = 0.005

@@ -2,7 +2,8 @@
 
 import json
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
 
 from rich.console import Console
 from rich.table import Table
@@ -12,25 +13,46 @@ from neurokernels.trainers.loop import Row
 from neurokernels.trainers.run import RunFolder
 
 
-def summarise(title: str, final: Sequence[Row], timing: Sequence[Group], folder: RunFolder, console: Console) -> None:
+def summarise(
+    title: str, histories: Mapping[int, Sequence[Row]], timing: Sequence[Group], folder: RunFolder, console: Console
+) -> None:
     """Shows the table and writes ``summary.md`` and ``summary.json``.
 
     Args:
         title: What the table shows.
-        final: Rows of the last epoch, of every seed and network.
+        histories: Rows of ``metrics.jsonl`` of every seed.
         timing: The races of `race_networks`.
         folder: Where the files go.
         console: Where the table is shown.
     """
+    final = [
+        {"seed": seed} | row for seed, rows in histories.items() for row in rows if row["epoch"] == rows[-1]["epoch"]
+    ]
     lines = _lines(final)
-    costs = [_cost(group) for group in timing]
+    below = [*_agreement(histories), *(_cost(group) for group in timing)]
     table = Table(*lines[0])
     for line in lines[1:]:
         table.add_row(*line)
-    console.print(f"\n{title}", table, *costs, sep="\n", highlight=False, soft_wrap=True)
+    console.print(f"\n{title}", table, *below, sep="\n", highlight=False, soft_wrap=True)
     rows = [f"| {' | '.join(line)} |" for line in [lines[0], ["---:"] * len(lines[0]), *lines[1:]]]
-    folder.write("summary.md", "\n".join([title, "", *rows, "", *costs, ""]).encode())
-    folder.write("summary.json", (json.dumps({"title": title, "final": list(final)}, indent=1) + "\n").encode())
+    text = "\n".join([title, "", *rows, "", *(f"- {line}" for line in below), ""])
+    folder.write("summary.md", text.encode())
+    folder.write("summary.json", (json.dumps({"title": title, "final": final}, indent=1) + "\n").encode())
+
+
+def _agreement(histories: Mapping[int, Sequence[Row]]) -> list[str]:
+    """How far the two curves are apart, beside how much one of them moves from epoch to epoch."""
+    apart: list[float] = []
+    moves: list[float] = []
+    for rows in histories.values():
+        fused, plain = ([100 * row["test_accuracy"] for row in rows if row["network"] == n] for n in ("fused", "plain"))
+        apart += [a - b for a, b in zip(fused, plain, strict=False)]
+        moves += [abs(after - before) for before, after in pairwise(plain)]
+    if not moves:
+        return []
+    spread = f"mean {statistics.mean(apart):+.2f}, mean size {statistics.mean(map(abs, apart)):.2f} points"
+    change = f"from one epoch to the next plain changes by {statistics.median(moves):.2f} (median)"
+    return [f"test accuracy, fused minus plain, all epochs and seeds: {spread}; {change}"]
 
 
 def _lines(final: Sequence[Row]) -> list[list[str]]:

@@ -81,7 +81,8 @@ _BAD_BOTH = (
     Bad("v0 number", {"v0": 0.5}, TypeError, ("v0", "tensor", "float")),
     Bad("v0 device", {"v0": torch.zeros(3, 4, device="meta", dtype=torch.float64)}, ValueError, ("v0", "cpu", "meta")),
     Bad("time_dim", {"time_dim": 3}, ValueError, ("time_dim", "[-3, 2]", "3")),
-    Bad("time_dim kind", {"time_dim": 0.0}, TypeError, ("time_dim", "integer", "float")),
+    Bad("no time_dim", {"time_dim": None}, TypeError, ("time_dim", "integer", "NoneType")),
+    Bad("time_dim kind", {"time_dim": 1.0}, TypeError, ("time_dim", "integer", "float")),
 )
 _ONE_STEP = torch.zeros(3, 4, dtype=torch.float64)
 _COUNTDOWN = torch.zeros(3, 4, dtype=torch.int32)

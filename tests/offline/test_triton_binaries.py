@@ -1,0 +1,77 @@
+"""The machine code that the Triton kernels become on GPUs, compiled without one.
+
+Compilation takes a process of its own: Triton decides at import whether kernels are compiled or interpreted.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+TOOL = ROOT / "tools" / "compile_triton.py"
+ARCHES = ("sm_80", "sm_90")
+
+# The widest binaries of each kernel, and each way in which neurons are spread over threads; all cases take minutes.
+CASES = ("bits bfloat16", "recompute, time last", "gerum2020", "everything, few", "table", "leaky")
+
+# With the option turned against it, the tool must say so: that is what its verdict is worth.
+MUTANTS = {"fused multiply-adds": {"enable_fp_fusion": True}, "spills": {"maxnreg": 32}}
+MUTATE = """
+import sys
+sys.path.insert(0, {folder!r})
+import compile_triton as tool
+launches = tool.launches
+tool.launches = lambda case: [(kernel, arguments | {change!r}) for kernel, arguments in launches(case)]
+print([row.failed for row in tool.compiled("recompute, few", 90) if row.kernel == "backward_kernel"])
+"""
+
+
+def run(*command, cache):
+    """Runs Python with a cache of its own, so that everything is compiled."""
+    environment = os.environ | {"TRITON_CACHE_DIR": str(cache), "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    environment.pop("TRITON_INTERPRET", None)
+    return subprocess.run(
+        [sys.executable, *map(str, command)], env=environment, cwd=cache, capture_output=True, text=True, check=False
+    )
+
+
+@pytest.fixture(scope="module")
+def rows(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("offline")
+    done = run(TOOL, "--cases", *CASES, "--json-file", folder / "triton.json", cache=folder)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return json.loads((folder / "triton.json").read_text())["rows"]
+
+
+@pytest.mark.parametrize("arch", ARCHES)
+def test_every_kernel_compiles(rows, arch):
+    names = {row["kernel"] for row in rows if row["arch"] == arch}
+    assert names == {
+        f"{family}{kind}_kernel" for family in ("", "leaky_") for kind in ("forward", "backward", "tangent")
+    }
+
+
+@pytest.mark.parametrize("arch", ARCHES)
+def test_state_lives_in_registers(rows, arch):
+    for row in (row for row in rows if row["arch"] == arch):
+        assert row["spills"] == 0, row
+        assert row["shared_bytes"] == 0, row
+        assert 0 < row["registers"] <= 255, row
+
+
+@pytest.mark.parametrize("arch", ARCHES)
+def test_membranes_round_twice(rows, arch):
+    """A replay decides resets again, so backward kernels may fuse no more than forward ones."""
+    for row in (row for row in rows if row["arch"] == arch):
+        assert row["fused"] == 0, row
+        assert row["instructions"] > 100, row
+
+
+@pytest.mark.parametrize("verdict", MUTANTS)
+def test_the_tool_sees_it(verdict, tmp_path):
+    done = run("-c", MUTATE.format(folder=str(TOOL.parent), change=MUTANTS[verdict]), cache=tmp_path)
+    assert done.stdout.strip() == repr([verdict]), done.stderr
