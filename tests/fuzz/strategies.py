@@ -1,6 +1,7 @@
 """What hypothesis draws: shapes, strides, dtypes, offsets, parameters and options of the LIF family."""
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -11,7 +12,7 @@ from neurokernels import surrogate
 from tests.ops.agreement import Case
 
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
-NUMBERS = {"decay": (0.0, 1.0), "threshold": (0.2, 1.5), "gain": (-1.5, 1.5), "v_reset": (-0.5, 0.5)}
+NUMBERS = {"decay": (0.0, 1.0), "threshold": (-0.5, 1.5), "gain": (-1.5, 1.5), "v_reset": (-0.5, 0.5)}
 
 
 @st.composite
@@ -73,6 +74,24 @@ def parameters(draw: st.DrawFn, names: tuple[str, ...], x: Tensor) -> dict[str, 
         else:
             found[name] = draw(laid_out(uniform(generator, low, high, draw(broadcast(tuple(x.shape[1:]))), state)))
     return found
+
+
+@st.composite
+def extreme(draw: st.DrawFn, case: Case) -> Case:
+    """The same with some inputs and states that are not finite, huge, or smaller than the smallest normal number."""
+    kinds = torch.finfo(case.x.dtype)
+    values = torch.tensor(
+        [math.inf, -math.inf, math.nan, kinds.max, -kinds.max, kinds.tiny / 4, -0.0], dtype=torch.float64
+    )
+    generator = draw(seeds())
+
+    def sprinkled(tensor: Tensor | None) -> Tensor | None:
+        if tensor is None:
+            return None
+        chosen = values[torch.randint(0, len(values), tensor.shape, generator=generator)].to(tensor.dtype)
+        return torch.where(torch.rand(tensor.shape, generator=generator) < 0.15, chosen, tensor)
+
+    return replace(case, x=sprinkled(case.x), v0=sprinkled(case.v0))
 
 
 TABLE = surrogate.tabulated([0.0, 0.4, 1.0, 0.6, 0.1], low=-1.5, high=1.0)

@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import neurokernels as nk
-from tests.fuzz.strategies import cases, leaky
+from tests.fuzz.strategies import cases, extreme, leaky
 from tests.ops import test_leaky
-from tests.ops.agreement import check, identical
+from tests.ops.agreement import check, forward_agrees, identical, on
 from tests.poison import poisoned
 
 # Gradients through many steps with wide surrogates and no decay grow, and so do their errors, in every backend alike.
@@ -54,6 +54,14 @@ def test_leaky_integrate(backend, drawn):
 @given(drawn=leaky(steps=5, wide=4))
 def test_leaky_integrate_interpreted(backend, drawn):
     test_leaky.check(backend, *drawn, ulps=ULPS)
+
+
+@pytest.mark.parametrize("backend", ["reference", "cpu"])
+@examples(80)
+@given(case=cases().flatmap(extreme))
+def test_extreme_values(backend, case):
+    """Infinities, NaN, subnormal numbers: forward, every bit is the definition's; backward, nothing hangs or raises."""
+    forward_agrees(on(backend, case), case)
 
 
 @pytest.mark.parametrize("backend", ["reference", "cpu"])

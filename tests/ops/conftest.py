@@ -11,7 +11,7 @@ BACKENDS = ("reference", "cpu", "triton")
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "backend" in metafunc.fixturenames:
-        metafunc.parametrize("backend", BACKENDS)
+        metafunc.parametrize("backend", getattr(metafunc.module, "BACKENDS", BACKENDS))
 
 
 @pytest.fixture(autouse=True)

@@ -20,7 +20,7 @@ def few(backend, cases, which=0):
     return cases if backend != "triton" else [cases[which % len(cases)]]
 
 
-def steps(backend, many=37, some=7):
+def steps(backend, many=37, some=5):
     """More than two chunks of residuals; on the interpreter a few steps, unless the chunks are what is tested."""
     return some if backend == "triton" else many
 
@@ -40,13 +40,13 @@ def test_resets(backend, i, learn):
 @pytest.mark.parametrize("detach", [True, False], ids=["detached", "attached"])
 def test_surrogates(backend, chosen, detach):
     for reset in few(backend, ("zero", "subtract"), detach):
-        check(backend, made(steps(backend, some=4), 9, reset=reset, detach_reset=detach, surrogate=chosen))
+        check(backend, made(steps(backend, some=3), 9, reset=reset, detach_reset=detach, surrogate=chosen))
 
 
 @pytest.mark.parametrize("name", surrogate.NAMED)
 def test_widths(backend, name):
     for alpha in few(backend, (0.3, 7.0)):
-        check(backend, made(steps(backend, 12, 3), 9, surrogate=(name, alpha)))
+        check(backend, made(steps(backend, 12, 2), 9, surrogate=(name, alpha)))
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64], ids=str)

@@ -35,7 +35,7 @@ def gone(watched, backend):
 
 @pytest.fixture
 def x(backend):
-    steps = 32 if backend == "triton" else STEPS
+    steps = 16 if backend == "triton" else STEPS
     with nk.backend(backend), backends.record() as ran:
         yield torch.randn(steps, *NEURONS).requires_grad_()
     assert {name for _, name in ran} == {backend}

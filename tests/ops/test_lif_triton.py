@@ -4,6 +4,7 @@ Shapes are small and odd: more than one chunk of 16 steps, the last not full, an
 """
 
 import itertools
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ from neurokernels import surrogate
 from neurokernels._core import accuracy, backends, triton
 from neurokernels.ops.lif import reference, rule
 from neurokernels.ops.lif import triton as lif
-from tests.ops.agreement import calls, check, identical, made
+from tests.ops.agreement import calls, check, identical, lattice, made
 
 TABLE = surrogate.tabulated([0.1, 0.3, 0.9, 1.2, 0.7, 0.2, 0.4], low=-1.2, high=0.8)
 SURROGATES = (*surrogate.NAMED, TABLE)
@@ -67,6 +68,24 @@ def test_residuals(mode, refractory):
         identical(ours, theirs, "an output of lif_fwd")
 
 
+@pytest.mark.parametrize("reset_at", rule.RESET_AT)
+def test_membranes_at_the_threshold(reset_at):
+    """On a lattice membranes hit threshold and floor exactly, and the box of the surrogate reaches below the floor."""
+    for reset, chosen in (("zero", ("boxcar", 0.2)), ("subtract", "triangle")):
+        case = lattice(20, 24, reset=reset, reset_at=reset_at, floor=-0.5, surrogate=chosen)
+        check("triton", case)
+        check("triton", case.with_(refractory=2))
+
+
+@pytest.mark.parametrize("reset", rule.RESETS)
+def test_states_above_the_threshold(reset):
+    """Neurons that start above the threshold, and that fire again in every refractory step."""
+    for residual in ("recompute", "membrane"):
+        case = made(19, 5, reset=reset, refractory=2, residual=residual)
+        parameters = case.parameters | {"threshold": case.parameters["threshold"] - 1}
+        check("triton", replace(case, parameters=parameters, v0=case.v0 + 1))
+
+
 def test_special_values():
     """NaN stays in its neuron, infinities reset; selects, not products."""
     x = torch.zeros(4, 4)
@@ -107,6 +126,7 @@ def test_tangents(i):
         chosen.peak, chosen.slope, chosen.low, chosen.high,
     )  # fmt: skip
     parameters = [case.parameters[name] for name in ("decay", "threshold", "gain", "v_reset")]
+    parameters[1] = parameters[1] - i // 2 % 2  # with it, neurons fire again in every refractory step
     parameters[i % 4] = None
     given = (case.x, case.v0, *parameters)
     moved = [None if t is None or (i + k) % 5 == 0 else torch.randn_like(t) for k, t in enumerate(given)]

@@ -199,7 +199,7 @@ def test_the_command_trains_compares_and_reports(tmp_path: Path, capsys: pytest.
     table = (tmp_path / "summary.md").read_text()
     assert "| seed | fused | plain |" in table
     assert "| mean ± sd |" in table
-    assert table.count("medians of interleaved rounds") == 2
+    assert table.count("best of interleaved rounds") == 2
     assert "test accuracy, fused minus plain, all epochs and seeds: mean " in table
     timing = json.loads((tmp_path / "timing.json").read_text())
     assert [row["status"] for group in timing for row in group["rows"]] == ["ok"] * 4

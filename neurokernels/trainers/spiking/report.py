@@ -95,7 +95,7 @@ def _curves(ax: Axes, histories: Sequence[Sequence[Row]], what: str, factor: flo
 
 def _step_time(ax: Axes, timing: Sequence[Group]) -> None:
     for at, group in enumerate(timing):
-        times = {row.name: row.timing.median * 1e3 for row in group.rows if row.timing}
+        times = {row.name: row.timing.best * 1e3 for row in group.rows if row.timing}
         for offset, name in enumerate(_COLOURS):
             y = at + (offset - 0.5) * 0.36
             if name in times:
@@ -104,7 +104,7 @@ def _step_time(ax: Axes, timing: Sequence[Group]) -> None:
             if name == "fused" and len(times) == 2:
                 text += f"  ({times['plain'] / times['fused']:.1f} x faster)"
             ax.text(times.get(name, 0.0), y, text, va="center", fontsize=8)
-    ax.set(title="time per batch, median", xlabel="ms", yticks=range(len(timing)))
+    ax.set(title="time per batch, best of rounds", xlabel="ms", yticks=range(len(timing)))
     ax.set_yticklabels([group.name.replace(" ", "\n") for group in timing])
     ax.invert_yaxis()
     ax.margins(x=0.3)

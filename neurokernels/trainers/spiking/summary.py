@@ -74,9 +74,9 @@ def _lines(final: Sequence[Row]) -> list[list[str]]:
 
 def _cost(group: Group) -> str:
     shown = [
-        f"{row.name} {row.timing.median * 1e3:.2f} ms" if row.timing else f"{row.name} has no time: {row.reason}"
+        f"{row.name} {row.timing.best * 1e3:.2f} ms" if row.timing else f"{row.name} has no time: {row.reason}"
         for row in group.rows
     ]
-    times = {row.name: row.timing.median for row in group.rows if row.timing}
+    times = {row.name: row.timing.best for row in group.rows if row.timing}
     ratio = [f"{times['plain'] / times['fused']:.1f} x"] if len(times) == 2 else []
-    return f"{group.name}: {', '.join(shown + ratio)} (threads: {group.threads}; medians of interleaved rounds)"
+    return f"{group.name}: {', '.join(shown + ratio)} (threads: {group.threads}; best of interleaved rounds)"

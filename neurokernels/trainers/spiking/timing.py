@@ -1,6 +1,7 @@
 """What the fused op is worth: a whole training step and the LIF layer alone, raced against plain PyTorch loops."""
 
 from copy import deepcopy
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -24,7 +25,9 @@ def race_networks(net: SpikingNet, settings: Settings, events: Events, labels: T
         current = net.dense(events).contiguous()
         expected = net(events).softmax(1)
         spikes = net.lif(current)
-    learners = {name: Learner(copy, settings) for name, copy in (("fused", deepcopy(net)), ("plain", net.as_plain()))}
+    # learning would drive hundreds of steps on one batch to denormal gradients, which no training meets and which are slow
+    still = replace(settings, learning_rate=0.0)
+    learners = {name: Learner(copy, still) for name, copy in (("fused", deepcopy(net)), ("plain", net.as_plain()))}
     cells = {"fused": net.lif, "plain": net.as_plain().lif}
     leaf, upstream = current.clone().requires_grad_(), torch.randn_like(current)
 
