@@ -42,7 +42,7 @@ def test_two_python_threads(op, threads):
     """Each with a backend of its own, at the same time; `backend` is a matter of one thread."""
     threads(2)
     sample, rounds = op.samples[1], 6
-    names = [b for b in op.backends if b != "triton"]
+    names = [b for b in op.backends if b not in op.slow]  # an interpreter patches a module while it runs: one at a time
     tensors = {b: big(op, sample, b) for b in names}
     expected = {b: run(op, sample, b, tensors[b]) for b in names}
     barrier, errors = threading.Barrier(len(names)), []

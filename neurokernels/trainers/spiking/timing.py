@@ -25,7 +25,7 @@ def race_networks(net: SpikingNet, settings: Settings, events: Events, labels: T
         current = net.dense(events).contiguous()
         expected = net(events).softmax(1)
         spikes = net.lif(current)
-    # learning would drive hundreds of steps on one batch to denormal gradients, which no training meets and which are slow
+    # hundreds of steps on one batch would end in denormal gradients, which are slow and which no real training meets
     still = replace(settings, learning_rate=0.0)
     learners = {name: Learner(copy, still) for name, copy in (("fused", deepcopy(net)), ("plain", net.as_plain()))}
     cells = {"fused": net.lif, "plain": net.as_plain().lif}
