@@ -179,8 +179,10 @@ struct Backward {
     Replay<T> replay(dtype, size, rule, start, x, kept, block);
     alignas(64) T nowhere[kLanes];
     alignas(64) T sums[4][kLanes] = {};
-    const bool learns = gradients.decay || gradients.threshold || gradients.gain || gradients.v_reset;
-    const Sums<T> wanted = learns ? Sums<T>{sums[0], sums[1], sums[2], sums[3]} : Sums<T>{};
+    const bool others = gradients.threshold || gradients.gain || gradients.v_reset;
+    const Sums<T> wanted = others            ? Sums<T>{sums[0], sums[1], sums[2], sums[3]}
+                           : gradients.decay ? Sums<T>{sums[0], nullptr, nullptr, nullptr}
+                                             : Sums<T>{};
     for (int64_t chunk = last_chunk(size); chunk >= 0; --chunk) {
       const int64_t t = chunk * kChunk;
       const int steps = static_cast<int>(std::min<int64_t>(kChunk, size.steps - t));

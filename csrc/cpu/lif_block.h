@@ -177,11 +177,12 @@ void carry(const Rule& rule, const Lanes<T>& s, const T* u, T* c, int lanes);
 template <class T>
 void surrogate_chunk(Shape shape, const Uniform<T>& k, const Lanes<T>& s, Rows<const T> u, Rows<T> sigma, int steps, int lanes);
 
-/// Sums over time of the gradients of parameters; null where they are not wanted.
+/// Sums over time of the gradients of parameters: all null, the decay's alone, or none null.
 template <class T>
 struct Sums {
   T *decay, *threshold, *gain, *v_reset;
-  bool any() const { return decay || threshold || gain || v_reset; }
+  bool any() const { return decay; }
+  bool only_decay() const { return decay && !gain; }
 };
 
 /// The chunk's rows that a derivative reads.

@@ -114,7 +114,7 @@ NK_INLINE T shape_of(const Uniform<T>& k, T y) {
 
 /// dL/d(decay c + gain x) of one step, and the sums that parameters need. `kAttached` sends the gradient through the reset as well;
 /// `kLorentz` computes the most usual surrogate here, where its division hides behind loads, instead of reading it.
-template <bool kSubtract, bool kAttached, bool kLearns, bool kLorentz, class Storage, class T>
+template <bool kSubtract, bool kAttached, Learns kLearns, bool kLorentz, class Storage, class T>
 NK_INLINE void reverse_row(const Uniform<T>& k, const Lanes<T>& s, const T* u, const T* sigma, const Storage* x, const uint8_t* rests,
                            const T* before, const Storage* g, Storage* dx, T* a, const Sums<T>& sums, int first, int lanes) {
   const T floor = k.floor;
@@ -134,8 +134,8 @@ NK_INLINE void reverse_row(const Uniform<T>& k, const Lanes<T>& s, const T* u, c
     }
     const bool passes = live & !(u[l] <= floor);
     const T z = passes ? direct + through : T(0);
-    if (kLearns) {
-      ddecay[l] += z * before[l];
+    if (kLearns != Learns::kNothing) ddecay[l] += z * before[l];
+    if (kLearns == Learns::kAnything) {
       dgain[l] += z * widen(x[l]);
       dthreshold[l] += live ? theta : T(0);
       if (!kSubtract) dv_reset[l] += live & resets ? a[l] : T(0);
@@ -309,15 +309,15 @@ NK_INLINE void reverse_chunk_any(const Rule& rule, const Uniform<T>& k, Dtype dt
     const Rows<const Storage> inputs = x.as<const Storage>(), in = g.as<const Storage>();
     const Rows<Storage> out = dx.as<Storage>();
     with_gradient(rule, [&](auto subtract, auto attached) __attribute__((always_inline)) {
-      with_flag(sums.any(), [&](auto learns) __attribute__((always_inline)) {
+      with_learns(sums.any(), sums.only_decay(), [&](auto learns) __attribute__((always_inline)) {
         with_flag(r.sigma.data == nullptr, [&](auto lorentz) __attribute__((always_inline)) {
           for (int t = steps - 1; t >= 0; --t) {
             const T* before = r.before;
-            if (learns.value && t > 0) {
+            if (learns.value != Learns::kNothing && t > 0) {
               carry_row<subtract.value>(s, r.u[t - 1], carried, lanes);
               before = carried;
             }
-            const Storage* x_row = learns.value ? inputs[t] : nullptr;
+            const Storage* x_row = learns.value == Learns::kAnything ? inputs[t] : nullptr;
             const int next = t > 0 ? t - 1 : 0;
             by_strips(in[next], out[next], lanes, [&](int first, int last) __attribute__((always_inline)) {
               reverse_row<subtract.value, attached.value, learns.value, lorentz.value>(k, s, r.u[t], r.sigma[t], x_row, rests_of(r, t), before,

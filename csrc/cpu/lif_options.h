@@ -45,6 +45,20 @@ NK_INLINE void with_storage(Dtype dtype, F&& f) {
   }
 }
 
+/// Which parameters have gradients. Trained leaks alone are the usual case, and three sums less per step.
+enum class Learns { kNothing, kDecay, kAnything };
+
+template <class F>
+NK_INLINE void with_learns(bool any, bool only_decay, F&& f) {
+  if (!any) {
+    f(Tag<Learns::kNothing>{});
+  } else if (only_decay) {
+    f(Tag<Learns::kDecay>{});
+  } else {
+    f(Tag<Learns::kAnything>{});
+  }
+}
+
 template <class F>
 NK_INLINE void with_bits(bool any, bool boxcar, F&& f) {
   if (!any) {
