@@ -3,20 +3,20 @@
 Eleven names, nine shapes: every kernel evaluates ``peak * shape(slope * (u - threshold))`` and nothing else, so that
 a name costs one line here and none in a kernel. With ``y = u - threshold``:
 
-| constructor                | derivative                                | SpikingJelly 2.0       | snnTorch 1.0         |
-|----------------------------|-------------------------------------------|------------------------|----------------------|
-| ``constant(alpha=1)``      | ``alpha``                                 |                        | straight_through     |
-| ``boxcar(alpha=1)``        | ``alpha`` if ``abs(y) < 1 / 2 alpha``     | Rect(alpha)            |                      |
-| ``triangle(alpha=1)``      | ``max(0, 1 - alpha abs(y))``              |                        |                      |
-| ``esser(alpha=10)``        | ``max(0, 1 - alpha abs(y))``              |                        |                      |
-| ``piecewise_quadratic(1)`` | ``alpha max(0, 1 - alpha abs(y))``        | PiecewiseQuadratic     |                      |
-| ``atan(alpha=2)``          | ``alpha / 2 / (1 + (pi / 2 alpha y)**2)`` | ATan(alpha)            | atan(alpha)          |
-| ``sigmoid(alpha=4)``       | ``alpha s (1 - s)``, s(alpha y)           | Sigmoid(alpha)         | sigmoid(slope=alpha) |
-| ``fast_sigmoid(alpha=25)`` | ``1 / (1 + alpha abs(y))**2``             | SoftSign / (alpha / 2) | fast_sigmoid(slope)  |
-| ``gaussian(alpha=2)``      | normal density, ``sigma = 1 / alpha``     |                        |                      |
-| ``erf(alpha=2)``           | ``alpha / sqrt(pi) exp(-(alpha y)**2)``   | Erf(alpha)             |                      |
-| ``piecewise_exp(alpha=1)`` | ``alpha / 2 exp(-alpha abs(y))``          | PiecewiseExp           |                      |
-| ``tabulated(values, ...)`` | linear interpolation of ``values``        |                        |                      |
+| constructor                | derivative                            | SpikingJelly 2.0       | snnTorch 1.0         |
+|----------------------------|---------------------------------------|------------------------|----------------------|
+| ``constant(alpha=1)``      | ``alpha``                             |                        | straight_through     |
+| ``boxcar(alpha=1)``        | ``alpha`` if ``abs(y) < 0.5 / alpha`` | Rect(alpha)            |                      |
+| ``triangle(alpha=1)``      | ``max(0, 1 - alpha abs(y))``          |                        |                      |
+| ``esser(alpha=10)``        | ``max(0, 1 - alpha abs(y))``          |                        |                      |
+| ``piecewise_quadratic(1)`` | ``alpha max(0, 1 - alpha abs(y))``    | PiecewiseQuadratic     |                      |
+| ``atan(alpha=2)``          | ``alpha/2 / (1 + (pi/2 alpha y)**2)`` | ATan(alpha)            | atan(alpha)          |
+| ``sigmoid(alpha=4)``       | ``alpha s (1 - s)`` at alpha y        | Sigmoid(alpha)         | sigmoid(slope=alpha) |
+| ``fast_sigmoid(alpha=25)`` | ``1 / (1 + alpha abs(y))**2``         | SoftSign / (alpha / 2) | fast_sigmoid(slope)  |
+| ``gaussian(alpha=2)``      | normal density, ``sigma = 1 / alpha`` |                        |                      |
+| ``erf(alpha=2)``           | ``alpha/sqrt(pi) exp(-(alpha y)**2)`` | Erf(alpha)             |                      |
+| ``piecewise_exp(alpha=1)`` | ``alpha / 2 exp(-alpha abs(y))``      | PiecewiseExp           |                      |
+| ``tabulated(values, ...)`` | linear interpolation of ``values``    |                        |                      |
 
 ``alpha`` is the inverse width in units of the membrane. ``flat`` (Gerum & Schilling 2021) is ``constant``,
 ``superspike`` (Zenke & Ganguli 2018) is ``fast_sigmoid``. ``esser`` follows Esser et al. 2016 with the width of Gerum

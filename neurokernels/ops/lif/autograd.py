@@ -54,11 +54,11 @@ class LIF(Function):
     @staticmethod
     def backward(ctx: Any, g: Tensor | None, g_membrane: Tensor | None, *_: Any) -> tuple[Any, ...]:
         needs = ctx.needs_input_grad
-        if g is None and g_membrane is None:
-            return (None,) * 10
         if g is None:
+            if g_membrane is None:
+                return (None,) * 10
             g = g_membrane.new_zeros(ctx.shape, dtype=ctx.dtype)
-        if g_membrane is None:
+        elif g_membrane is None:
             g_membrane = g.new_zeros(ctx.shape[1:], dtype=compute_dtype(g))
         wanted = [needs[_X], needs[_V0], *ctx.learns]
         saved = ctx.saved_tensors
