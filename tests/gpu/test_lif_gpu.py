@@ -1,4 +1,4 @@
-"""LIF on a GPU: spikes bit-equal to the definition on the CPU, gradients close, on side streams and from CUDA graphs."""
+"""LIF on a GPU: spikes bit-equal to the definition on the CPU, gradients close, side streams and CUDA graphs."""
 
 from itertools import product
 

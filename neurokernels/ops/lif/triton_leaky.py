@@ -84,10 +84,11 @@ def backward_chunk(g, x, trace, dx, leak, first, a, ddecay, dgain, t, here, FLOO
         if dx is not None:
             tl.store(at(dx, t) + k * dx.stride, (leak.gain * z).to(dx.pointers.dtype.element_ty), mask=now)
         earlier = leak.decay * z
+        to_decay = z * (before if k == 0 else cs[k - 1])
         if TAIL:
-            earlier, z = tl.where(now, earlier, a), tl.where(now, z, 0.0)
+            earlier, to_decay = tl.where(now, earlier, a), tl.where(now, to_decay, 0.0)
         if DECAY:
-            ddecay += z * (before if k == 0 else cs[k - 1])
+            ddecay += to_decay
         if x is not None:
             dgain += z * xs[k].to(z.dtype)
         a = earlier
