@@ -52,6 +52,9 @@ class Seen(NamedTuple):
 def _seen(tensors: Sequence[Tensor | None]) -> Seen | None:
     """Tensors ``[T, *neurons]`` as series, if each can step through its neurons as through two dimensions."""
     given = [t for t in tensors if t is not None]
+    if all(t.is_contiguous() for t in given):
+        total = given[0].shape[1:].numel()
+        return Seen(None, [Series(None, 0, 0, 0) if t is None else Series(t, total, 0, 1) for t in tensors])
     merged: list[tuple[int, tuple[int, ...]]] = []
     dimensions = zip(given[0].shape[1:], *(t.stride()[1:] for t in given), strict=True)
     for size, *strides in dimensions if given[0].numel() else ():

@@ -29,35 +29,35 @@ def _poisoned() -> Iterator[None]:
 
 
 @pytest.mark.parametrize("backend", ["reference", "cpu"])
-@examples(250)
+@examples(150)
 @given(case=cases())
 def test_lif(backend, case):
     check(backend, case, ULPS)
 
 
 @pytest.mark.parametrize("backend", ["triton"])
-@examples(25)
+@examples(15)
 @given(case=cases(steps=5, wide=4))
 def test_lif_interpreted(backend, case):
     check(backend, case, ULPS)
 
 
 @pytest.mark.parametrize("backend", ["reference", "cpu"])
-@examples(150)
+@examples(80)
 @given(drawn=leaky())
 def test_leaky_integrate(backend, drawn):
     test_leaky.check(backend, *drawn, ulps=ULPS)
 
 
 @pytest.mark.parametrize("backend", ["triton"])
-@examples(15)
+@examples(10)
 @given(drawn=leaky(steps=5, wide=4))
 def test_leaky_integrate_interpreted(backend, drawn):
     test_leaky.check(backend, *drawn, ulps=ULPS)
 
 
 @pytest.mark.parametrize("backend", ["reference", "cpu"])
-@examples(80)
+@examples(50)
 @given(case=cases().flatmap(extreme))
 def test_extreme_values(backend, case):
     """Infinities, NaN, subnormal numbers: forward, every bit is the definition's; backward, nothing hangs or raises."""

@@ -10,7 +10,8 @@ BACKENDS = ("reference", "cpu", "triton")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    if "backend" in metafunc.fixturenames:
+    given = any("backend" in mark.args[0] for mark in metafunc.definition.iter_markers("parametrize"))
+    if "backend" in metafunc.fixturenames and not given:
         metafunc.parametrize("backend", getattr(metafunc.module, "BACKENDS", BACKENDS))
 
 

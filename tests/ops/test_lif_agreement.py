@@ -14,10 +14,13 @@ SURROGATES = (*surrogate.NAMED, TABLE)
 RESETS = list(product(("zero", "subtract", "none"), ("reach", "above"), (True, False)))
 
 
-def few(backend, cases, which=0):
-    """All of them; on the interpreter, which takes a second for each, one: its full grid is in test_lif_triton.py."""
-    cases = list(cases)
-    return cases if backend != "triton" else [cases[which % len(cases)]]
+#: For grids that Triton has in test_lif_triton.py, cut to the pace of its interpreter.
+COMPILED = pytest.mark.parametrize("backend", ["reference", "cpu"])
+
+
+def few(backend, cases):
+    """All of them; on the interpreter the first one."""
+    return list(cases)[: 1 if backend == "triton" else None]
 
 
 def steps(backend, many=37, some=5):
@@ -25,33 +28,35 @@ def steps(backend, many=37, some=5):
     return some if backend == "triton" else many
 
 
-@pytest.mark.parametrize("i", range(len(RESETS)), ids=lambda i: "-".join(map(str, RESETS[i])))
+@COMPILED
+@pytest.mark.parametrize(("reset", "reset_at", "detach"), RESETS)
 @pytest.mark.parametrize("learn", [True, False], ids=["learnable", "fixed"])
-def test_resets(backend, i, learn):
-    reset, reset_at, detach = RESETS[i]
+def test_resets(backend, reset, reset_at, detach, learn):
     options = {"reset": reset, "reset_at": reset_at, "detach_reset": detach}
-    for k, (floor, refractory) in few(backend, enumerate(product((None, -0.3), (0, 2))), i):
+    for k, (floor, refractory) in enumerate(product((None, -0.3), (0, 2))):
         chosen = ("atan", "boxcar", "constant", "triangle")[k]
         options |= {"floor": floor, "refractory": refractory, "surrogate": chosen}
-        check(backend, made(steps(backend), 2, 5, learn=learn, seed=k, state=k % 2 == 0, **options))
+        check(backend, made(37, 2, 5, learn=learn, seed=k, state=k % 2 == 0, **options))
 
 
+@COMPILED
 @pytest.mark.parametrize("chosen", SURROGATES, ids=str)
 @pytest.mark.parametrize("detach", [True, False], ids=["detached", "attached"])
 def test_surrogates(backend, chosen, detach):
-    for reset in few(backend, ("zero", "subtract"), detach):
-        check(backend, made(steps(backend, some=3), 9, reset=reset, detach_reset=detach, surrogate=chosen))
+    for reset in ("zero", "subtract"):
+        check(backend, made(37, 9, reset=reset, detach_reset=detach, surrogate=chosen))
 
 
+@COMPILED
 @pytest.mark.parametrize("name", surrogate.NAMED)
 def test_widths(backend, name):
-    for alpha in few(backend, (0.3, 7.0)):
-        check(backend, made(steps(backend, 12, 2), 9, surrogate=(name, alpha)))
+    for alpha in (0.3, 7.0):
+        check(backend, made(12, 9, surrogate=(name, alpha)))
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64], ids=str)
 def test_dtypes(backend, dtype):
-    for i, reset in few(backend, enumerate(("zero", "subtract", "none")), 1):
+    for i, reset in few(backend, ((1, "subtract"), (0, "zero"), (2, "none"))):
         for learn in (True, False):
             options = {"dtype": dtype, "reset": reset, "seed": i}
             check(backend, made(steps(backend), 3, 7, learn=learn, floor=-0.5, refractory=i, **options))

@@ -126,8 +126,8 @@ def test_tangents(i):
         chosen.peak, chosen.slope, chosen.low, chosen.high,
     )  # fmt: skip
     parameters = [case.parameters[name] for name in ("decay", "threshold", "gain", "v_reset")]
-    parameters[1] = parameters[1] - i // 2 % 2  # with it, neurons fire again in every refractory step
-    parameters[i % 4] = None
+    parameters[1] = parameters[1] - refractory / 2  # then neurons fire again in every refractory step
+    parameters[i // 2 % 4] = None
     given = (case.x, case.v0, *parameters)
     moved = [None if t is None or (i + k) % 7 == 0 else torch.randn_like(t) for k, t in enumerate(given)]
     countdown = case.countdown if refractory else None
@@ -135,6 +135,16 @@ def test_tangents(i):
     arguments = (*moved, case.x, *parameters, case.v0, countdown, table, *rule.decode(rule.encode(exact)))
     for name, ours, theirs in zip(("spikes", "membrane"), lif.jvp(*arguments), reference.jvp(*arguments), strict=True):
         agree(ours, theirs, name)
+
+
+def test_ends_of_a_table():
+    """Linear up to both ends and zero beyond them; what lies behind the table in memory is not looked at."""
+    table = torch.tensor([0.5, 1.0, 0.25, torch.nan])[:3]
+    x = torch.tensor([[-1.0, 1.0, -1.01, 1.01, 0.5]]) + 1
+    exact = rule.Rule("zero", False, False, 0, True, "table", "none", 0.5, 1.0, 1.0, 0.0, 0.0, 1.0, 1.0, -1.0, 1.0)
+    arguments = (torch.ones_like(x), *[None] * 5, x, *[None] * 6, table, *rule.decode(rule.encode(exact)))
+    for kernels in (lif, reference):
+        identical(kernels.jvp(*arguments)[0], torch.tensor([[0.5, 0.25, 0, 0, 0.625]]), "tangent of the spikes")
 
 
 @pytest.mark.parametrize("floor", [None, -0.2])

@@ -5,6 +5,7 @@ elsewhere than its forward pass. Series keep their strides, states are contiguou
 contiguous tensors of the trailing dimensions in which they vary.
 """
 
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -18,7 +19,7 @@ from neurokernels.ops.lif.triton_kernels import Learns, backward_kernel, forward
 from neurokernels.ops.lif.triton_leaky import leaky_backward_kernel, leaky_forward_kernel, leaky_tangent_kernel
 from neurokernels.ops.lif.triton_step import Policy
 
-# Arguments -----------------------------------------------------------------------------------------------------------
+# Arguments. What depends on the rule alone is worked out once: a launch has to cost little. ----------------------------
 
 
 def _periodic(neurons: torch.Size, *parameters: Tensor | None) -> tuple[int, list[Tensor | None]]:
@@ -26,16 +27,22 @@ def _periodic(neurons: torch.Size, *parameters: Tensor | None) -> tuple[int, lis
 
     Neuron n reads value n modulo that number: one index for all, and no copy of what varies in the last dimension only.
     """
-    shapes = [p.shape for p in parameters if p is not None]
-    shape = torch.broadcast_shapes(*shapes) if shapes else torch.Size()
+    given = [p for p in parameters if p is not None]
+    if not given:
+        return 1, list(parameters)
+    shape = given[0].shape
+    if any(p.shape != shape for p in given):
+        shape = torch.broadcast_shapes(*(p.shape for p in given))
     leading = next((i for i, size in enumerate(shape) if size != 1), len(shape))
     trailing = neurons[len(neurons) - len(shape) + leading :]
+    return trailing.numel(), [None if p is None else _laid_out(p, trailing) for p in parameters]
 
-    def laid_out(parameter: Tensor) -> Tensor:
+
+def _laid_out(parameter: Tensor, trailing: torch.Size) -> Tensor:
+    if parameter.shape != trailing:
         ones = max(parameter.ndim - len(trailing), 0)
-        return parameter.reshape(parameter.shape[ones:]).expand(trailing).contiguous()
-
-    return trailing.numel(), [None if p is None else laid_out(p) for p in parameters]
+        parameter = parameter.reshape(parameter.shape[ones:]).expand(trailing)
+    return parameter.contiguous()
 
 
 def _contiguous(tensor: Tensor | None) -> Tensor | None:
@@ -56,37 +63,40 @@ def _is_single(x: Tensor) -> bool:
     return x.dtype != torch.float64
 
 
-def _neuron(rule: Rule, period: int) -> dict[str, Any]:
-    fixed = {name: getattr(rule, name) for name in ("decay", "threshold", "gain", "v_reset", "floor", "refractory")}
-    return fixed | {"period": period}
-
-
-def _surrogate(rule: Rule, table: Tensor | None) -> dict[str, Any]:
-    last = 0 if table is None else table.numel() - 1
-    per_unit = 0.0 if table is None else last / (rule.high - rule.low)
-    numbers = {"peak": rule.peak, "slope": rule.slope, "low": rule.low, "per_unit": per_unit, "last": last}
-    return numbers | {"table_ptr": _contiguous(table)}
-
-
-# Policies. What a kernel does not look at is fixed, so that it is compiled once for all. ------------------------------
-
-
 def _policy(rule: Rule, **fixed: Any) -> Policy:
+    """What a kernel is compiled for. Options that it does not look at are fixed: then one kernel serves them all."""
     detach = rule.detach or rule.reset == "none"
     options = Policy(rule.reset, rule.above, rule.has_floor, rule.refractory > 0, detach, rule.shape, rule.residual)
     return options._replace(**fixed)
 
 
-def _forward_policy(rule: Rule) -> Policy:
+def _neuron(rule: Rule) -> dict[str, Any]:
+    return {name: getattr(rule, name) for name in ("decay", "threshold", "gain", "v_reset", "floor", "refractory")}
+
+
+@lru_cache(maxsize=1024)
+def _forward_rule(numbers: Numbers, codes: Codes) -> tuple[Rule, dict[str, Any]]:
+    rule = rules.unpack(codes, numbers)
     boxcar = rule.residual == "bits" and rule.shape == "boxcar"
-    return _policy(rule, detach=True, surrogate="boxcar" if boxcar else "constant")
+    policy = _policy(rule, detach=True, surrogate="boxcar" if boxcar else "constant")
+    return rule, {"slope": rule.slope, "POLICY": policy, **_neuron(rule)}
 
 
-def _backward_policy(rule: Rule) -> Policy:
-    if rule.residual != "bits":
-        return _policy(rule)
-    detach = rule.detach or rule.reset != "subtract"
-    return _policy(rule, reset="subtract", above=False, floor=False, rests=False, detach=detach, surrogate="constant")
+@lru_cache(maxsize=1024)
+def _backward_rule(numbers: Numbers, codes: Codes) -> tuple[Rule, dict[str, Any]]:
+    rule = rules.unpack(codes, numbers)
+    policy = _policy(rule)
+    if rule.residual == "bits":
+        detach = rule.detach or rule.reset != "subtract"
+        policy = Policy("subtract", False, False, False, detach, "constant", "bits")
+    return rule, {"peak": rule.peak, "slope": rule.slope, "low": rule.low, "POLICY": policy, **_neuron(rule)}
+
+
+def _table(rule: Rule, table: Tensor | None) -> dict[str, Any]:
+    if table is None:
+        return {"table_ptr": None, "last": 0, "per_unit": 0.0}
+    last = table.numel() - 1
+    return {"table_ptr": table.contiguous(), "last": last, "per_unit": last / (rule.high - rule.low)}
 
 
 def _is_light(policy: Policy, learns: Learns) -> bool:
@@ -103,7 +113,7 @@ def forward(
     v0: Tensor | None, countdown: Tensor | None, table: Tensor | None, numbers: Numbers, codes: Codes,
 ) -> Forward:  # fmt: skip
     """The leaf op ``lif_fwd``."""
-    rule, out = rules.unpack(codes, numbers), rules.allocate_forward(x, codes)
+    (rule, fixed), out = _forward_rule(numbers, codes), rules.allocate_forward(x, codes)
     period, (decay, threshold, gain, v_reset) = _periodic(x.shape[1:], decay, threshold, gain, v_reset)
     with arranged([x], [out.spikes]) as seen:
         xs, spikes = seen.series
@@ -111,9 +121,8 @@ def forward(
             forward_kernel, x, out.membrane.numel(), seen, pairs=_is_single(x), x=xs, spikes=spikes,
             membrane_ptr=out.membrane, left_out_ptr=_used(out.countdown, rule.refractory > 0),
             residual_ptr=_used(out.residual, rule.residual != "none"), counts_ptr=_used(out.counts, _counts(rule)),
-            decay_ptr=decay, threshold_ptr=threshold, gain_ptr=gain, v_reset_ptr=v_reset, **_neuron(rule, period),
-            v0_ptr=_contiguous(v0), left_ptr=_contiguous(countdown), slope=rule.slope, steps=x.shape[0],
-            POLICY=_forward_policy(rule),
+            decay_ptr=decay, threshold_ptr=threshold, gain_ptr=gain, v_reset_ptr=v_reset, period=period,
+            v0_ptr=_contiguous(v0), left_ptr=_contiguous(countdown), steps=x.shape[0], **fixed,
         )  # fmt: skip
     return out
 
@@ -125,21 +134,21 @@ def backward(
     numbers: Numbers, codes: Codes, wanted: list[bool],
 ) -> tuple[Tensor, ...]:  # fmt: skip
     """The leaf op ``lif_bwd``."""
-    rule, outs = rules.unpack(codes, numbers), rules.allocate_backward(g, wanted)
+    (rule, fixed), outs = _backward_rule(numbers, codes), rules.allocate_backward(g, wanted)
     period, (decay, threshold, gain, v_reset) = _periodic(g.shape[1:], decay, threshold, gain, v_reset)
     dx, dv0, *dparameters = [out if want else None for out, want in zip(outs, wanted, strict=True)]
     names = ("ddecay_ptr", "dthreshold_ptr", "dgain_ptr", "dv_reset_ptr")
-    policy, learns = _backward_policy(rule), Learns(*wanted[2:])
+    learns = Learns(*wanted[2:])
     x = x if rule.residual == "recompute" or learns.gain else None
     with arranged([g, x], [dx]) as seen:
         gs, xs, dxs = seen.series
         launch(
-            backward_kernel, g, g_membrane.numel(), seen, pairs=_is_single(g) and _is_light(policy, learns),
+            backward_kernel, g, g_membrane.numel(), seen, pairs=_is_single(g) and _is_light(fixed["POLICY"], learns),
             g=gs, x=xs, dx=dxs, da_ptr=g_membrane.contiguous(),
             residual_ptr=residual.contiguous(), counts_ptr=_used(counts, _counts(rule)),
-            decay_ptr=decay, threshold_ptr=threshold, gain_ptr=gain, v_reset_ptr=v_reset, **_neuron(rule, period),
-            v0_ptr=_contiguous(v0), left_ptr=_contiguous(countdown), **_surrogate(rule, table),
-            dv0_ptr=dv0, **dict(zip(names, dparameters, strict=True)), steps=g.shape[0], POLICY=policy, LEARNS=learns,
+            decay_ptr=decay, threshold_ptr=threshold, gain_ptr=gain, v_reset_ptr=v_reset, period=period,
+            v0_ptr=_contiguous(v0), left_ptr=_contiguous(countdown), steps=g.shape[0], **fixed, **_table(rule, table),
+            dv0_ptr=dv0, **dict(zip(names, dparameters, strict=True)), LEARNS=learns,
         )  # fmt: skip
     return outs
 
@@ -151,7 +160,8 @@ def jvp(
     numbers: Numbers, codes: Codes,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     """The leaf op ``lif_jvp``."""
-    rule, neurons = rules.unpack(codes, numbers), x.shape[1:]
+    keeps_nothing = (*codes[:-1], rules.RESIDUALS.index("none"))
+    (rule, fixed), neurons = _backward_rule(numbers, keeps_nothing), x.shape[1:]
     ds, dmembrane = torch.empty_like(x), x.new_empty(neurons, dtype=rules.compute_dtype(x))
     names = ("decay", "threshold", "gain", "v_reset", "ddecay", "dthreshold", "dgain", "dv_reset")
     given = (decay, threshold, gain, v_reset, ddecay, dthreshold, dgain, dv_reset)
@@ -160,9 +170,9 @@ def jvp(
         xs, dxs, out = seen.series
         launch(
             tangent_kernel, x, dmembrane.numel(), seen, pairs=_is_single(x), x=xs, dx=dxs, ds=out,
-            **{f"{name}_ptr": p for name, p in zip(names, parameters, strict=True)}, **_neuron(rule, period),
+            **{f"{name}_ptr": p for name, p in zip(names, parameters, strict=True)}, period=period,
             v0_ptr=_contiguous(v0), left_ptr=_contiguous(countdown), dv0_ptr=_contiguous(dv0), dmembrane_ptr=dmembrane,
-            **_surrogate(rule, table), steps=x.shape[0], POLICY=_policy(rule, residual="none"),
+            steps=x.shape[0], **fixed, **_table(rule, table),
         )  # fmt: skip
     return ds, dmembrane
 
