@@ -22,7 +22,8 @@ _FAMILIES = (
 )
 
 # Environment variables that make a difference: ours, and torch's switch for huge pages.
-_SETTINGS = ("NEUROKERNELS_", "THP_MEM_ALLOC_ENABLE")
+# What changes times; not where data lie, which is nobody's business.
+_SETTINGS = ("NEUROKERNELS_BACKEND", "NEUROKERNELS_NATIVE", "THP_MEM_ALLOC_ENABLE")
 
 
 def describe() -> Machine:

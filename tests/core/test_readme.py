@@ -1,5 +1,6 @@
 """What the README shows runs, in the order in which it stands there."""
 
+import json
 import re
 from pathlib import Path
 
@@ -24,3 +25,17 @@ def test_every_link_of_the_readme_leads_somewhere():
     links = [link for link in re.findall(r"\]\(([^)#]+)\)", README.read_text()) if "://" not in link]
     assert links
     assert [link for link in links if not (README.parent / link).exists()] == []
+
+
+def test_the_times_in_the_readme_are_those_of_the_committed_results():
+    folder = README.parent / "benchmarks" / "results" / "intel-xeon-2c-avx512-amx"
+    groups = json.loads((folder / "lif.json").read_text())["groups"]
+    (group,) = (g for g in groups if g["name"] == "lif forward+backward bfloat16 constant 500x16x4096")
+    rows = {row["name"]: row for row in group["rows"]}
+    best = {name: round(1000 * row["timing"]["best"]) for name, row in rows.items()}
+    saved = {name: row["extra"].get("saved bytes") for name, row in rows.items()}
+    text = re.sub(r"\s+", " ", README.read_text())
+    assert f"**{best['cpu']} ms**, where a plain PyTorch loop takes {best['unbind']}" in text
+    assert f"SpikingJelly {best['spikingjelly']} and snnTorch {best['snntorch']}" in text
+    assert f"**{saved['cpu']:.2f} bytes**" in text
+    assert {round(saved[name]) for name in ("unbind", "spikingjelly", "snntorch")} == {4}

@@ -19,7 +19,7 @@ from neurokernels.ops.lif.triton_kernels import Learns, backward_kernel, forward
 from neurokernels.ops.lif.triton_leaky import leaky_backward_kernel, leaky_forward_kernel, leaky_tangent_kernel
 from neurokernels.ops.lif.triton_step import Policy
 
-# Arguments. What depends on the rule alone is worked out once: a launch has to cost little. ----------------------------
+# Arguments. What depends on the rule alone is worked out once: a launch has to cost little. ---------------------------
 
 
 def _periodic(neurons: torch.Size, *parameters: Tensor | None) -> tuple[int, list[Tensor | None]]:
@@ -118,8 +118,8 @@ def forward(
     with arranged([x], [out.spikes]) as seen:
         xs, spikes = seen.series
         launch(
-            forward_kernel, x, out.membrane.numel(), seen, pairs=_is_single(x), x=xs, spikes=spikes,
-            membrane_ptr=out.membrane, left_out_ptr=_used(out.countdown, rule.refractory > 0),
+            forward_kernel, x, out.membrane.numel(), seen, pairs=_is_single(x) and not rule.refractory,
+            x=xs, spikes=spikes, membrane_ptr=out.membrane, left_out_ptr=_used(out.countdown, rule.refractory > 0),
             residual_ptr=_used(out.residual, rule.residual != "none"), counts_ptr=_used(out.counts, _counts(rule)),
             decay_ptr=decay, threshold_ptr=threshold, gain_ptr=gain, v_reset_ptr=v_reset, period=period,
             v0_ptr=_contiguous(v0), left_ptr=_contiguous(countdown), steps=x.shape[0], **fixed,
