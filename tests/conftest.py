@@ -30,10 +30,10 @@ def _remember_builtins() -> None:
     def builtins(package: Any) -> list[tuple[str, Any]]:
         return [(name, member) for name, member in inspect.getmembers(package) if core.is_builtin(member)]
 
-    def patch(package: Any, builder: Any, scope: Any) -> None:
+    def patch(package: Any, *how: Any) -> None:
         for name, member in builtins(package):
             if getattr(package, name) is member:
-                interpreter._patch_attr(package, name, member, builder, scope)
+                interpreter._patch_attr(package, name, member, *how)
 
     for package in (interpreter.tl, interpreter.tl.core, interpreter.tl.math, interpreter.tl.tensor):
         builtins(package)
