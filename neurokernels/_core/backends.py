@@ -85,7 +85,8 @@ def set_backend(name: str) -> None:
 def backend(name: str) -> Iterator[None]:
     """Forces a backend within a ``with`` block, in this thread. A call that it cannot run raises `BackendError`.
 
-    The backward pass runs on the backend of its forward pass, wherever it is called.
+    The backward pass runs on the backend of its forward pass, wherever it is called. A compiled graph looks again each
+    time it runs, forward and backward.
 
     Raises:
         ValueError: There is no such backend.

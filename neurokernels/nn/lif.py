@@ -10,6 +10,9 @@ from neurokernels._core import checks
 from neurokernels.ops.lif import LIFOutput, LIFState, leaky_integrate, lif
 
 _LEARNABLE = ("decay", "threshold", "gain", "v_reset")
+_OPTIONS = (
+    "reset", "reset_at", "floor", "refractory", "surrogate", "detach_reset", "time_dim", "residual",
+)  # fmt: skip
 
 
 class LIF(nn.Module):
@@ -44,6 +47,8 @@ class LIF(nn.Module):
         **options: Any,
     ) -> None:
         super().__init__()
+        if set(options) - set(_OPTIONS):
+            checks.type_error("nn.LIF", "options", f"among {', '.join(_OPTIONS)}", sorted(set(options) - set(_OPTIONS)))
         learn = {learn} if isinstance(learn, str) else set(learn)
         if learn - set(_LEARNABLE):
             checks.value_error(
@@ -194,8 +199,9 @@ class LeakyReadout(nn.Module):
         return leaky_integrate(x, decay=1 - self.w_leak, gain=self.gain, floor=self.floor, time_dim=self.time_dim)
 
     def forward(self, x: Tensor) -> Tensor:
-        """The membrane after the last step."""
-        return self.trace(x).select(self.time_dim, -1)
+        """The membrane after the last step; zeros if there is none."""
+        trace = self.trace(x)
+        return trace.select(self.time_dim, -1) if trace.shape[self.time_dim] else trace.sum(self.time_dim)
 
     def extra_repr(self) -> str:
         """Options for print."""

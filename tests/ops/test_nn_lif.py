@@ -206,3 +206,12 @@ def test_bad_arguments():
         nk.nn.LIF(3, reset="hard")(torch.zeros(2, 3))
     with pytest.raises(ValueError, match=r"decay must be broadcastable to the neurons \(4,\), got shape \(3,\)"):
         nk.nn.LIF(3, learn="decay")(torch.zeros(2, 4))
+
+
+def test_an_option_that_does_not_exist_is_refused_at_once():
+    with pytest.raises(TypeError, match=r"nn.LIF: options must be among reset.*got \['thresold'\]"):
+        nk.nn.LIF(3, thresold=2.0)
+
+
+def test_a_readout_of_no_steps_is_at_rest():
+    assert torch.equal(nk.nn.LeakyReadout(4)(torch.ones(0, 3, 4)), torch.zeros(3, 4))
