@@ -18,11 +18,10 @@ def parse(contents: Iterable[bytes], labels: int = 1) -> tuple[torch.Tensor, tor
 
     Args:
         contents: The whole files.
-        labels: Label bytes in front of every image, the last of which counts: 1 for CIFAR-10, 2 for CIFAR-100 (the
-            coarse class, then the fine one).
+        labels: Label bytes in front of every image: 1 for CIFAR-10, 2 for CIFAR-100 (the superclass, then the class).
 
     Returns:
-        Images ``[N, 3, 32, 32]`` uint8 and labels ``[N]`` int64.
+        Images ``[N, 3, 32, 32]`` uint8 and labels ``[N, labels]`` int64. The last column is the class.
 
     Raises:
         ValueError: A file does not hold whole records.
@@ -35,7 +34,7 @@ def parse(contents: Iterable[bytes], labels: int = 1) -> tuple[torch.Tensor, tor
         records.append(np.frombuffer(content, np.uint8).reshape(-1, size))
     table = torch.from_numpy(np.concatenate(records))
     images = table[:, labels:].reshape(-1, _CHANNELS, _SIDE, _SIDE)
-    return images.contiguous(), table[:, labels - 1].long()
+    return images.contiguous(), table[:, :labels].long()
 
 
 def records(picture: bytes, labels: NDArray[np.uint8]) -> bytes:

@@ -32,10 +32,12 @@ def _decode(contents: Contents) -> Dataset:
     return Dataset(
         "cifar10",
         train_images=train_images,
-        train_labels=train_labels,
+        train_labels=train_labels[:, -1],
         test_images=test_images,
-        test_labels=test_labels,
+        test_labels=test_labels[:, -1],
         classes=("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"),
+        superclasses=("animal", "vehicle"),
+        superclass=(1, 1, 0, 0, 0, 0, 0, 0, 1, 1),
     )
 
 

@@ -15,12 +15,13 @@ from neurokernels.data.sources import Contents, File, Folder, NotThere, Source, 
 _SPECS = {
     "mnist": "neurokernels.data.mnist",
     "cifar10": "neurokernels.data.cifar10",
+    "cifar100": "neurokernels.data.cifar100",
     "digits": "neurokernels.data.digits",
 }
 
 
 class DataError(OSError):
-    """No source could serve a data set, or it could not be kept. The message names every source and why it failed."""
+    """Data could not be had: the message says why, for every source of a data set or for the file that is at fault."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,8 @@ class Dataset:
         test_labels: As ``train_labels``.
         classes: Name of every label.
         source: Which source served it.
+        superclasses: Names of the coarser classes, where there are any.
+        superclass: Place in ``superclasses`` of every class, in the order of ``classes``.
     """
 
     name: str
@@ -44,6 +47,8 @@ class Dataset:
     test_labels: torch.Tensor
     classes: tuple[str, ...]
     source: str = ""
+    superclasses: tuple[str, ...] = ()
+    superclass: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -37,7 +37,7 @@ def test_records_are_labels_then_red_green_and_blue(labels: int):
     content = b"".join(bytes(a) + p.tobytes() for a, p in zip(answers, pixels, strict=True))
     found, classes = parse([content, content[: 2 * (labels + PIXELS)]], labels)
     assert torch.equal(found, torch.from_numpy(np.concatenate((pixels, pixels[:2]))))
-    assert classes.tolist() == [*answers[:, -1], *answers[:2, -1]]
+    assert classes.tolist() == [*answers.tolist(), *answers[:2].tolist()]
     assert classes.dtype == torch.int64
 
 
@@ -50,7 +50,7 @@ def test_a_picture_becomes_the_official_file():
     pixels, answers = images(4), np.array([[3], [1], [4], [1]], np.uint8)
     found, classes = parse([records(png(pixels), answers)])
     assert np.array_equal(found.numpy(), pixels)
-    assert classes.tolist() == [3, 1, 4, 1]
+    assert classes.tolist() == [[3], [1], [4], [1]]
 
 
 @pytest.mark.parametrize(
@@ -99,6 +99,14 @@ def test_the_package_becomes_the_data_set(monkeypatch: pytest.MonkeyPatch):
     assert np.array_equal(loaded.test_images.numpy(), pixels[15:])
     assert loaded.train_labels.tolist() == labels[:15]
     assert loaded.test_labels.tolist() == labels[15:]
+    grouped = {
+        kind: [loaded.classes[at] for at, of in enumerate(loaded.superclass) if of == place]
+        for place, kind in enumerate(loaded.superclasses)
+    }
+    assert grouped == {
+        "animal": ["bird", "cat", "deer", "dog", "frog", "horse"],
+        "vehicle": ["airplane", "automobile", "ship", "truck"],
+    }
     with pytest.raises(SourceError, match="its labels cannot be read: "):
         convert(members | {"test_lables.json": b"[1, 2]"})
     with pytest.raises(SourceError, match="its labels cannot be read: "):

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from neurokernels import data
-from neurokernels.data import cifar10, digits, files, mnist
+from neurokernels.data import cifar10, cifar100, digits, files, mnist
 from neurokernels.data.registry import load_spec
 from tests.data.conftest import CONTENTS, FILES, IMAGES, LABELS, Fake
 
@@ -124,7 +124,7 @@ def test_files_are_written_with_the_users_rights(tmp_path: Path):
 
 
 def test_an_unknown_data_set_lists_those_there_are():
-    with pytest.raises(ValueError, match="^data: name must be one of mnist, cifar10, digits, got 'iris'$"):
+    with pytest.raises(ValueError, match="^data: name must be one of mnist, cifar10, cifar100, digits, got 'iris'$"):
         data.load("iris")
 
 
@@ -157,7 +157,7 @@ def test_digits_need_no_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_every_data_set_has_checksums_and_its_own_name():
-    for spec in (mnist.SPEC, cifar10.SPEC, digits.SPEC):
+    for spec in (mnist.SPEC, cifar10.SPEC, cifar100.SPEC, digits.SPEC):
         assert spec.name in data.names()
         assert all(len(file.sha256) == 64 and file.size > 0 for file in spec.files)
 

@@ -22,7 +22,7 @@ def test_help_lists_the_commands(capsys: pytest.CaptureFixture[str]):
         (["fly"], "there is no command 'fly'"),
         (["train"], "neurokernels train: which trainer?; trainers: spiking"),
         (["train", "fly"], "neurokernels train: there is no trainer 'fly'; trainers: spiking"),
-        (["data", "fly"], "data: name must be one of mnist, cifar10, digits, got 'fly'"),
+        (["data", "fly"], "data: name must be one of mnist, cifar10, cifar100, digits, got 'fly'"),
     ],
 )
 def test_refusals(arguments: list[str], says: str, capsys: pytest.CaptureFixture[str]):
@@ -40,7 +40,7 @@ def test_settings_that_do_not_exist_are_refused(capsys: pytest.CaptureFixture[st
 def test_data_sets_are_listed_and_fetched(tmp_path: Path, monkeypatch, capsys: pytest.CaptureFixture[str]):
     monkeypatch.setenv("NEUROKERNELS_DATA", str(tmp_path))
     assert cli.main(["data"]) == 0
-    assert capsys.readouterr().out == "mnist\ncifar10\ndigits\n"
+    assert capsys.readouterr().out == "mnist\ncifar10\ncifar100\ndigits\n"
     assert cli.main(["data", "digits"]) == 0
     assert "digits: 1,437 training" in capsys.readouterr().out
 
