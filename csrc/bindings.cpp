@@ -4,9 +4,12 @@
 
 #include "common/multiversion.h"
 #include "common/pages.h"
+#include "cpu/cca_small.h"
+#include "cpu/dcca.h"
 #include "cpu/eigh.h"
 #include "cpu/lif.h"
 #include "cpu/moments.h"
+#include "cpu/rollout.h"
 
 namespace py = pybind11;
 
@@ -122,9 +125,9 @@ void bind_moments(py::module_& m) {
   using namespace nk::moments;
   const auto release = py::call_guard<py::gil_scoped_release>();
   m.def("centre",
-        [](int dtype, NK_MATRICES, Int mean, int to, Int out, Int total, int threads) {
-          centre(static_cast<nk::Dtype>(dtype), NK_TAKE_MATRICES, at(mean), static_cast<nk::Dtype>(to), at(out), at<double>(total),
-                 threads);
+        [](int dtype, NK_MATRICES, Int mean, int to, Int out, Int out_row, Int total, int threads) {
+          centre(static_cast<nk::Dtype>(dtype), NK_TAKE_MATRICES, at(mean), static_cast<nk::Dtype>(to), at(out), out_row,
+                 at<double>(total), threads);
         },
         release);
   m.def("covariance",
@@ -162,6 +165,100 @@ void bind_eigh(py::module_& m) {
       py::call_guard<py::gil_scoped_release>());
 }
 
+void bind_rollout(py::module_& m) {
+  using namespace nk::rollout;
+  const auto release = py::call_guard<py::gil_scoped_release>();
+  std::vector<int> levels;
+  for (int level = 0; level <= static_cast<int>(Level::kBaseline); ++level)
+    if (has(static_cast<Level>(level))) levels.push_back(level);
+  m.attr("rollout_levels") = py::cast(levels);  // instruction sets, best first; -1 stands for the first
+  m.def("rollout",
+        [](Int agents, Int weights, Int mask, int units, int layers, Int layer_ends, Int first, Int rows, int activation, Int count,
+           int height, int width, Int walls, Int start, Int goal, Int facing, Int steps, bool forget, Int knots,
+           const std::array<Int, 4>& from, const std::array<Int, 4>& to, Int goals, int threads, int level) {
+          const auto state = [](const std::array<Int, 4>& s) {
+            return State{at<int32_t>(s[0]), at<int32_t>(s[1]), at<int32_t>(s[2]), at<float>(s[3])};
+          };
+          const State before = state(from), after = state(to);
+          run({agents, at<const float>(weights), at<const uint8_t>(mask)},
+              {units, layers, at<const int32_t>(layer_ends), at<const int32_t>(first), at<const int32_t>(rows),
+               static_cast<Activation>(activation)},
+              {count, height, width, at<const uint8_t>(walls), at<const int32_t>(start), at<const int32_t>(goal), at<const int32_t>(facing)},
+              {steps, forget, at<const int32_t>(knots)}, from[0] ? &before : nullptr, to[0] ? &after : nullptr, at<int32_t>(goals),
+              threads, static_cast<Level>(level));
+        },
+        release);
+  m.def("offspring",
+        [](Int agents, Int edges, Int kept, Int weights, Int mask, Int parents, uint32_t generation, uint64_t seed, uint64_t severance,
+           float mutation, float limit, Int new_weights, Int new_mask, int threads) {
+          offspring({agents, edges, kept, at<const float>(weights), at<const uint8_t>(mask), at<const int64_t>(parents), generation, seed,
+                     severance, mutation, limit},
+                    at<float>(new_weights), at<uint8_t>(new_mask), threads);
+        },
+        release);
+}
+
+// Two views of the same samples: items, rows, and of each view its address, columns, and elements from item to item and from row to row.
+#define NK_VIEWS Int items, Int rows, Int x, Int d1, Int x_item, Int x_row, Int y, Int d2, Int y_item, Int y_row
+#define NK_TAKE_VIEWS \
+  { {at(x), items, rows, d1, x_item, x_row}, {at(y), items, rows, d2, y_item, y_row} }
+
+template <class T>
+void run_cholesky(Int count, int n, Int a, Int batch, Int row, Int column, double ridge, Int factor, Int inverse, int threads, int level) {
+  const nk::cca::Triangles<T> problem{count, n, at<const T>(a), batch, row, column, ridge, at<T>(factor), at<T>(inverse)};
+  nk::cca::cholesky(problem, threads, static_cast<nk::cca::Level>(level));
+}
+
+void bind_cca(py::module_& m) {
+  using namespace nk::cca;
+  const auto release = py::call_guard<py::gil_scoped_release>();
+  m.attr("cca_limit") = kLimit;
+  m.def("dcca_small",
+        [](int dtype, NK_VIEWS, double r1, double r2, int objective, int k, Int value, Int weights, Int mean, int threads, int level) {
+          dcca(static_cast<nk::Dtype>(dtype), NK_TAKE_VIEWS, {r1, r2}, static_cast<Objective>(objective), k, at(value), at(weights),
+               at(mean), threads, static_cast<Level>(level));
+        },
+        release);
+  m.def("dcca_small_gradient",
+        [](int dtype, NK_VIEWS, Int g, Int g_item, Int weights, Int dx, Int dy, int threads, int level) {
+          dcca_gradient(static_cast<nk::Dtype>(dtype), NK_TAKE_VIEWS, at(g), g_item, at(weights), at(dx), at(dy), threads,
+                        static_cast<Level>(level));
+        },
+        release);
+  m.def("correlations_small",
+        [](int dtype, NK_VIEWS, double r1, double r2, Int values, Int ex, Int ax, Int ey, Int by, int threads, int level) {
+          correlations(static_cast<nk::Dtype>(dtype), NK_TAKE_VIEWS, {r1, r2}, at(values), {at(ex), at(ax), at(ey), at(by)}, threads,
+                       static_cast<Level>(level));
+        },
+        release);
+  m.def("cholesky",
+        [](int dtype, Int count, int n, Int a, Int a_batch, Int a_row, Int a_col, double ridge, Int factor, Int inverse, int threads,
+           int level) {
+          const auto run = static_cast<nk::Dtype>(dtype) == nk::Dtype::kFloat64 ? run_cholesky<double> : run_cholesky<float>;
+          run(count, n, a, a_batch, a_row, a_col, ridge, factor, inverse, threads, level);
+        },
+        release);
+}
+
+void bind_dcca(py::module_& m) {
+  using namespace nk::dcca;
+  const auto release = py::call_guard<py::gil_scoped_release>();
+  m.def("covariance_pair",
+        [](int dtype, NK_VIEWS, double scale, Int mean, Int out, int threads) {
+          const nk::moments::In views[] = NK_TAKE_VIEWS;
+          nk::moments::covariance(static_cast<nk::Dtype>(dtype), views[0], views[1], scale, at(mean), at(out), threads);
+        },
+        release);
+  m.def("dcca",
+        [](int dtype, NK_VIEWS, double r1, double r2, int objective, int precision, Int value, Int weights, Int mean, Int failed, int threads) {
+          const nk::moments::In views[] = NK_TAKE_VIEWS;
+          solve({static_cast<nk::Dtype>(dtype), views[0], views[1], r1, r2, static_cast<Objective>(objective),
+                 static_cast<nk::dense::Precision>(precision)},
+                at(value), at(weights), at(mean), at<uint8_t>(failed), threads);
+        },
+        release);
+}
+
 }  // namespace
 
 PYBIND11_MODULE(_native, m) {
@@ -170,7 +267,10 @@ PYBIND11_MODULE(_native, m) {
   m.attr("compiler") = kCompiler;
   m.attr("has_openmp") = kHasOpenmp;
   m.def("expect_large_pages", [](Int address, Int bytes) { nk::expect_large_pages(at(address), bytes); });
+  bind_cca(m);
+  bind_dcca(m);
   bind_eigh(m);
   bind_lif(m);
   bind_moments(m);
+  bind_rollout(m);
 }

@@ -11,6 +11,12 @@ _HOME = {
     "leaky_integrate": "ops.lif",
     "LIFOutput": "ops.lif",
     "LIFState": "ops.lif",
+    "barlow_twins_loss": "ops.cca",
+    "canonical_correlations": "ops.cca",
+    "dcca_loss": "ops.cca",
+    "vicreg_loss": "ops.cca",
+    "whiten": "ops.cca",
+    "maze_rollout": "ops.evolution",
     "covariance": "ops.spectrum",
     "covariance_spectrum": "ops.spectrum",
     "eigh": "ops.spectrum",
@@ -23,7 +29,7 @@ _HOME = {
     "BackendError": "_core.backends",
     "show_config": "info",
 }
-_MODULES = ("data", "encoders", "nn", "surrogate")
+_MODULES = ("data", "encoders", "evolution", "nn", "surrogate")
 
 __all__ = ["__version__", *_HOME, *_MODULES]
 

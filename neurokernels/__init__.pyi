@@ -1,5 +1,6 @@
 from neurokernels import data as data
 from neurokernels import encoders as encoders
+from neurokernels import evolution as evolution
 from neurokernels import nn as nn
 from neurokernels import surrogate as surrogate
 from neurokernels._core.backends import BackendError as BackendError
@@ -8,6 +9,12 @@ from neurokernels._core.backends import explain as explain
 from neurokernels._core.backends import set_backend as set_backend
 from neurokernels._version import __version__ as __version__
 from neurokernels.info import show_config as show_config
+from neurokernels.ops.cca import barlow_twins_loss as barlow_twins_loss
+from neurokernels.ops.cca import canonical_correlations as canonical_correlations
+from neurokernels.ops.cca import dcca_loss as dcca_loss
+from neurokernels.ops.cca import vicreg_loss as vicreg_loss
+from neurokernels.ops.cca import whiten as whiten
+from neurokernels.ops.evolution import maze_rollout as maze_rollout
 from neurokernels.ops.lif import LIFOutput as LIFOutput
 from neurokernels.ops.lif import LIFState as LIFState
 from neurokernels.ops.lif import leaky_integrate as leaky_integrate

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from neurokernels import surrogate as surrogates
 from neurokernels._core import covariance_reference
+from neurokernels.ops.cca import reference as cca
 from neurokernels.ops.lif.reference import definition, leaky_definition
 from neurokernels.ops.lif.rule import Rule, compute_dtype
 
@@ -65,3 +66,30 @@ def covariance_spectrum(x: Tensor, *, k: int | None = None, correction: float = 
     """Eigenvalues of the covariance matrix, descending: the D x D one always, whatever N is."""
     values = torch.linalg.eigvalsh(covariance_reference.definition(x, correction=correction)).flip(-1)
     return values[..., : min(x.shape[-2:]) if k is None else k]
+
+
+def dcca_loss(
+    x: Tensor,
+    y: Tensor,
+    *,
+    reg: float | tuple[float, float] = 1e-4,
+    objective: str = "nuclear",
+    k: int | None = None,
+    precision: str = "high",
+) -> Tensor:
+    """`neurokernels.dcca_loss` by covariances, in the widest dtype of the two; ``precision`` changes nothing here."""
+    return -cca.definition(*_views(x, y), *_pair(reg), objective, k or 0)[0]
+
+
+def canonical_correlations(x: Tensor, y: Tensor, *, reg: float | tuple[float, float] = 1e-4) -> Tensor:
+    """`neurokernels.canonical_correlations` by covariances."""
+    return cca.definition(*_views(x, y), *_pair(reg))[1]
+
+
+def _views(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    wide = torch.promote_types(x.dtype, y.dtype)
+    return x.to(wide), y.to(wide)
+
+
+def _pair(reg: float | tuple[float, float]) -> tuple[float, float]:
+    return reg if isinstance(reg, tuple) else (reg, reg)

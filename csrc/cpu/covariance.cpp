@@ -1,12 +1,12 @@
 // Covariance by tiles of its upper triangle, each of them summed up in a core's own cache, and its gradient.
 //
 // Every element is the sum of one product per block of kBlock rows, in order, whatever the tiles: their size may depend on the threads.
-#include <memory>
-#include <new>
+#include <optional>
 
-#include "common/pages.h"
 #include "cpu/covariance_gram.h"
 #include "cpu/moments_items.h"
+#include "cpu/scratch.h"
+#include "cpu/tiles.h"
 
 namespace nk::moments {
 namespace {
@@ -18,28 +18,24 @@ constexpr int64_t kSegment = 8192;
 /// Bytes of centred rows that are kept for all tiles of a wide matrix.
 constexpr int64_t kPanelBytes = 32 << 20;
 
-/// Memory in whole cache lines, as it comes; kept from one use to the next.
+/// Memory for numbers, kept from one use to the next.
 template <class T>
 class Buffer {
  public:
   Buffer() = default;
   explicit Buffer(int64_t size) { of(size); }
-  T* get() const { return data_.get(); }
+  T* get() const { return static_cast<T*>(memory_->data()); }
   T* of(int64_t size) {
     if (size > size_) {
-      data_.reset(static_cast<T*>(::operator new(size * sizeof(T), kAlignment)));
-      expect_large_pages(data_.get(), size * static_cast<int64_t>(sizeof(T)));
+      memory_.reset();
+      memory_.emplace(size * static_cast<int64_t>(sizeof(T)));
       size_ = size;
     }
     return get();
   }
 
  private:
-  static constexpr std::align_val_t kAlignment{64};
-  struct Delete {
-    void operator()(T* data) const { ::operator delete(data, kAlignment); }
-  };
-  std::unique_ptr<T, Delete> data_;
+  std::optional<Scratch> memory_;
   int64_t size_ = 0;
 };
 
@@ -86,29 +82,62 @@ struct Placed {
     for (int64_t i = 0; i < rows; ++i) std::copy_n(tile + i * width, columns, c + i * stride);
   }
   void finish(const T* tile, T scale) const {
-    for (int64_t i = 0; i < rows; ++i) {
-      for (int64_t j = diagonal() ? i : 0; j < columns; ++j) c[i * stride + j] = scale * tile[i * width + j];
+    tiles::scale_rows(tile, width, rows, columns, scale, nullptr, 0, T(0), c, stride);
+    tiles::transpose(c, stride, rows, columns, mirrored, stride, diagonal());
+  }
+};
+
+/// One item of two views whose columns stand side by side; the second one may have none.
+template <class S, class T>
+struct Sides {
+  const S *x, *y;
+  int64_t x_row, y_row, x_columns;
+  const T *mean, *low;  // of both
+
+  /// Rows from `row` on and columns from `first` on, centred, with zeros from `columns` to `width`.
+  void pack(int64_t row, int64_t rows, int64_t first, int64_t columns, T* out, int64_t stride, int64_t width) const {
+    const int64_t left = std::clamp<int64_t>(x_columns - first, 0, columns);
+    const int depth = static_cast<int>(rows);
+    if (left > 0) {
+      const int padded = static_cast<int>(left < columns ? left : width);
+      pack_rows(x + row * x_row + first, x_row, depth, mean + first, low + first, out, stride, static_cast<int>(left), padded);
     }
-    for (int64_t j = 0; j < columns; ++j) {
-      for (int64_t i = 0; i < (diagonal() ? j : rows); ++i) mirrored[j * stride + i] = scale * tile[i * width + j];
+    if (left < columns) {
+      const int64_t next = first + left;
+      pack_rows(y + row * y_row + next - x_columns, y_row, depth, mean + next, low + next, out + left, stride,
+                static_cast<int>(columns - left), static_cast<int>(width - left));
     }
   }
 };
 
+/// Both sides of an item, and their means: in `mean`, and what that lacks in `low`.
+template <class S, class T>
+Sides<S, T> sides_of(In x, In y, int64_t item, T* mean, std::vector<T>& low, Sums<T>& sums, int threads) {
+  const S *a = static_cast<const S*>(x.data) + item * x.item, *b = static_cast<const S*>(y.data) + item * y.item;
+  low.resize(x.columns + y.columns);
+  item_means(a, x, mean, sums, threads);
+  std::copy(sums.low.begin(), sums.low.end(), low.begin());
+  if (y.columns > 0) {
+    item_means(b, y, mean + x.columns, sums, threads);
+    std::copy(sums.low.begin(), sums.low.end(), low.begin() + x.columns);
+  }
+  return {a, b, x.row, y.row, x.columns, mean, low.data()};
+}
+
 /// One tile holds all of a narrow matrix: tile = (x - mean)' (x - mean), its upper triangle, by way of one panel.
 template <class S, class T>
-void add_segment(const S* x, int64_t row, int64_t rows, int64_t d, const T* mean, const T* low, const Groups& g, T* panel, T* tile) {
+void add_segment(const Sides<S, T>& sides, int64_t first, int64_t rows, int64_t d, const Groups& g, T* panel, T* tile) {
   std::fill_n(tile, g.width * g.width, T(0));
   for (int64_t k = 0; k < rows; k += kBlock) {
     const int64_t depth = std::min(kBlock, rows - k);
-    pack_rows(x + k * row, row, static_cast<int>(depth), mean, low, panel, g.stride, static_cast<int>(d), static_cast<int>(g.width));
+    sides.pack(first + k, depth, 0, d, panel, g.stride, g.width);
     add_rows(panel, panel, g, depth, tile, d, d, true);
   }
 }
 
 /// Segments of rows on several threads, put together in order.
 template <class S, class T>
-void narrow_item(const S* x, In shape, const T* mean, const T* low, T scale, T* out, Buffer<T>& scratch, int threads) {
+void narrow_item(const Sides<S, T>& sides, In shape, T scale, T* out, Buffer<T>& scratch, int threads) {
   const int64_t d = shape.columns, segments = (shape.rows + kSegment - 1) / kSegment;
   const Groups g = grouped<T>(d, 1);
   const int64_t size = g.width * g.width, panel = kBlock * g.stride;
@@ -117,7 +146,7 @@ void narrow_item(const S* x, In shape, const T* mean, const T* low, T scale, T* 
   parallel_for(segments, 1, threads, [&](int64_t begin, int64_t end) {
     for (int64_t s = begin; s < end; ++s) {
       const int64_t first = s * kSegment, rows = std::min(kSegment, shape.rows - first);
-      add_segment(x + first * shape.row, shape.row, rows, d, mean, low, g, panels + begin * panel, tiles + s * size);
+      add_segment(sides, first, rows, d, g, panels + begin * panel, tiles + s * size);
     }
   });
   for (int64_t s = 1; s < segments; ++s) {
@@ -128,7 +157,7 @@ void narrow_item(const S* x, In shape, const T* mean, const T* low, T scale, T* 
 
 /// Rows are centred once, as many as kPanelBytes hold, and then every tile reads its two panels of them.
 template <class S, class T>
-void wide_item(const S* x, In shape, const T* mean, const T* low, T scale, T* out, Buffer<T>& scratch, int threads) {
+void wide_item(const Sides<S, T>& sides, In shape, T scale, T* out, Buffer<T>& scratch, int threads) {
   const int64_t d = shape.columns;
   const Groups g = grouped<T>(d, threads);
   const int64_t fitting = kPanelBytes / (g.count * g.stride * static_cast<int64_t>(sizeof(T)) * kBlock);
@@ -139,9 +168,7 @@ void wide_item(const S* x, In shape, const T* mean, const T* low, T scale, T* ou
     parallel_for(blocks_of(here), grain_of(shape), threads, [&](int64_t begin, int64_t end) {
       for (int64_t k = begin * kBlock; k < std::min(end * kBlock, here); k += kBlock) {
         for (int64_t i = 0, j = 0; i < g.count; ++i, j += g.width) {
-          const int depth = static_cast<int>(std::min(kBlock, here - k)), columns = static_cast<int>(std::min(g.width, d - j));
-          pack_rows(x + (start + k) * shape.row + j, shape.row, depth, mean + j, low + j, panels + i * size + k * g.stride, g.stride, columns,
-                    static_cast<int>(g.width));
+          sides.pack(start + k, std::min(kBlock, here - k), j, std::min(g.width, d - j), panels + i * size + k * g.stride, g.stride, g.width);
         }
       }
     });
@@ -162,17 +189,21 @@ void wide_item(const S* x, In shape, const T* mean, const T* low, T scale, T* ou
   }
 }
 
+/// Items, rows and all columns of two views side by side, for what asks for sizes alone.
+In together(In x, In y) { return {nullptr, x.items, x.rows, x.columns + y.columns, 0, 0}; }
+
 template <class S, class T>
-void covariance_of(In x, double scale, T* mean, T* out, int threads) {
-  for_items(x, threads, [&](int64_t begin, int64_t end, int left) {
+void covariance_of(In x, In y, double scale, T* mean, T* out, int threads) {
+  const In shape = together(x, y);
+  const int64_t d = shape.columns;
+  for_items(shape, threads, [&](int64_t begin, int64_t end, int left) {
     Sums<T> sums;
+    std::vector<T> low;
     Buffer<T> scratch;
+    const auto run = lines_of<T>(d) <= kWidest ? narrow_item<S, T> : wide_item<S, T>;
     for (int64_t item = begin; item < end; ++item) {
-      const S* from = static_cast<const S*>(x.data) + item * x.item;
-      T *centre = mean + item * x.columns, *to = out + item * x.columns * x.columns;
-      item_means(from, x, centre, sums, left);
-      const auto run = lines_of<T>(x.columns) <= kWidest ? narrow_item<S, T> : wide_item<S, T>;
-      run(from, x, centre, sums.low.data(), static_cast<T>(scale), to, scratch, left);
+      const auto sides = sides_of<S>(x, y, item, mean + item * d, low, sums, left);
+      run(sides, shape, static_cast<T>(scale), out + item * d * d, scratch, left);
     }
   });
 }
@@ -220,13 +251,17 @@ void gradient_of(In x, T scale, const T* g, S* dx, int threads) {
 
 }  // namespace
 
-void covariance(Dtype dtype, In x, double scale, void* mean, void* out, int threads) {
+void covariance(Dtype dtype, In x, In y, double scale, void* mean, void* out, int threads) {
   switch (dtype) {
-    case Dtype::kFloat32: return covariance_of<float>(x, scale, static_cast<float*>(mean), static_cast<float*>(out), threads);
-    case Dtype::kFloat64: return covariance_of<double>(x, scale, static_cast<double*>(mean), static_cast<double*>(out), threads);
-    case Dtype::kBfloat16: return covariance_of<Bfloat16>(x, scale, static_cast<float*>(mean), static_cast<float*>(out), threads);
-    case Dtype::kFloat16: return covariance_of<Float16>(x, scale, static_cast<float*>(mean), static_cast<float*>(out), threads);
+    case Dtype::kFloat32: return covariance_of<float>(x, y, scale, static_cast<float*>(mean), static_cast<float*>(out), threads);
+    case Dtype::kFloat64: return covariance_of<double>(x, y, scale, static_cast<double*>(mean), static_cast<double*>(out), threads);
+    case Dtype::kBfloat16: return covariance_of<Bfloat16>(x, y, scale, static_cast<float*>(mean), static_cast<float*>(out), threads);
+    case Dtype::kFloat16: return covariance_of<Float16>(x, y, scale, static_cast<float*>(mean), static_cast<float*>(out), threads);
   }
+}
+
+void covariance(Dtype dtype, In x, double scale, void* mean, void* out, int threads) {
+  covariance(dtype, x, {x.data, x.items, x.rows, 0, 0, 0}, scale, mean, out, threads);
 }
 
 template <class S, class T>

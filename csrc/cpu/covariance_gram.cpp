@@ -16,8 +16,8 @@ struct Register {
   typedef T type __attribute__((vector_size(kBytes)));
 };
 
-/// c [kRows, kVectors] += a' b, or = a b, all of it in registers for the whole depth.
-template <bool kTransposed, class T, int kBytes, int kRows, int kVectors>
+/// c [kRows, kVectors] += a' b or a b, or = a b, all of it in registers for the whole depth.
+template <bool kTransposed, bool kAdd, class T, int kBytes, int kRows, int kVectors>
 NK_INLINE void micro(const T* a, const T* b, T* c, int64_t a_stride, int64_t b_stride, int64_t c_stride, int depth) {
   using V = typename Register<T, kBytes>::type;
   constexpr int kWidth = kBytes / sizeof(T);
@@ -41,7 +41,7 @@ NK_INLINE void micro(const T* a, const T* b, T* c, int64_t a_stride, int64_t b_s
     for (int v = 0; v < kVectors; ++v) {
       V value = {};
       T* at = c + r * c_stride + v * kWidth;
-      if (kTransposed) std::memcpy(&value, at, sizeof(V));
+      if (kAdd) std::memcpy(&value, at, sizeof(V));
       value += sum[r][v];
       std::memcpy(at, &value, sizeof(V));
     }
@@ -49,7 +49,7 @@ NK_INLINE void micro(const T* a, const T* b, T* c, int64_t a_stride, int64_t b_s
 }
 
 /// All of a product: columns by up to three registers, which stay in the L1 cache while the rows of c pass by.
-template <bool kTransposed, class T, int kBytes, int kRows>
+template <bool kTransposed, bool kAdd, class T, int kBytes, int kRows>
 NK_INLINE void product_any(const Product<T>& p, bool upper) {
   constexpr int kWidth = kBytes / sizeof(T);
   const int vectors = (p.columns + kWidth - 1) / kWidth;
@@ -63,9 +63,9 @@ NK_INLINE void product_any(const Product<T>& p, bool upper) {
       const T *a = p.a + (kTransposed ? row : row * p.a_stride), *b = p.b + first * kWidth;
       T* c = p.c + row * p.c_stride + first * kWidth;
       switch (next - first) {
-        case 3: micro<kTransposed, T, kBytes, kRows, 3>(a, b, c, p.a_stride, p.b_stride, p.c_stride, p.depth); break;
-        case 2: micro<kTransposed, T, kBytes, kRows, 2>(a, b, c, p.a_stride, p.b_stride, p.c_stride, p.depth); break;
-        default: micro<kTransposed, T, kBytes, kRows, 1>(a, b, c, p.a_stride, p.b_stride, p.c_stride, p.depth);
+        case 3: micro<kTransposed, kAdd, T, kBytes, kRows, 3>(a, b, c, p.a_stride, p.b_stride, p.c_stride, p.depth); break;
+        case 2: micro<kTransposed, kAdd, T, kBytes, kRows, 2>(a, b, c, p.a_stride, p.b_stride, p.c_stride, p.depth); break;
+        default: micro<kTransposed, kAdd, T, kBytes, kRows, 1>(a, b, c, p.a_stride, p.b_stride, p.c_stride, p.depth);
       }
     }
   }
@@ -74,18 +74,19 @@ NK_INLINE void product_any(const Product<T>& p, bool upper) {
 // A vector's width is part of the code here, so that clones of one function would not do.
 #if NK_HAS_MULTIVERSION
 #define NK_TARGET(name) __attribute__((target(name)))
-#define NK_WIDE(T)                                                                                                                   \
-  NK_TARGET("arch=x86-64-v3") void gram(const Product<T>& p, bool upper) { product_any<true, T, 32, 4>(p, upper); }                  \
-  NK_TARGET("arch=x86-64-v3") void product(const Product<T>& p) { product_any<false, T, 32, 4>(p, false); }                          \
-  NK_TARGET("arch=x86-64-v4") void gram(const Product<T>& p, bool upper) { product_any<true, T, 64, 8>(p, upper); }                  \
-  NK_TARGET("arch=x86-64-v4") void product(const Product<T>& p) { product_any<false, T, 64, 8>(p, false); }
+#define NK_WIDE(T)                          \
+  NK_LEVEL(T, "arch=x86-64-v3", 32, 4)      \
+  NK_LEVEL(T, "arch=x86-64-v4", 64, 8)
 #else
 #define NK_TARGET(name)
 #define NK_WIDE(T)
 #endif
-#define NK_VERSIONS(T)                                                                                       \
-  NK_TARGET("default") void gram(const Product<T>& p, bool upper) { product_any<true, T, 16, 4>(p, upper); } \
-  NK_TARGET("default") void product(const Product<T>& p) { product_any<false, T, 16, 4>(p, false); }         \
+#define NK_LEVEL(T, level, bytes, rows)                                                                               \
+  NK_TARGET(level) void gram(const Product<T>& p, bool upper) { product_any<true, true, T, bytes, rows>(p, upper); }  \
+  NK_TARGET(level) void more(const Product<T>& p, bool upper) { product_any<false, true, T, bytes, rows>(p, upper); } \
+  NK_TARGET(level) void product(const Product<T>& p) { product_any<false, false, T, bytes, rows>(p, false); }
+#define NK_VERSIONS(T)             \
+  NK_LEVEL(T, "default", 16, 4)    \
   NK_WIDE(T)
 
 NK_VERSIONS(float)
@@ -95,6 +96,8 @@ NK_VERSIONS(double)
 
 void add_gram(const Product<float>& p, bool upper) { gram(p, upper); }
 void add_gram(const Product<double>& p, bool upper) { gram(p, upper); }
+void add_product(const Product<float>& p, bool upper) { more(p, upper); }
+void add_product(const Product<double>& p, bool upper) { more(p, upper); }
 void set_product(const Product<float>& p) { product(p); }
 void set_product(const Product<double>& p) { product(p); }
 

@@ -23,6 +23,10 @@ struct Product {
 void add_gram(const Product<float>& p, bool upper);
 void add_gram(const Product<double>& p, bool upper);
 
+/// c += a b, with `upper` as above.
+void add_product(const Product<float>& p, bool upper);
+void add_product(const Product<double>& p, bool upper);
+
 /// c = a b.
 void set_product(const Product<float>& p);
 void set_product(const Product<double>& p);

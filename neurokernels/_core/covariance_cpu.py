@@ -11,10 +11,10 @@ from neurokernels._core.covariance import allocate_backward, allocate_forward, c
 #: Bytes of a row up to which the core multiplies by the gradient; BLAS is faster from there on, measured.
 _NARROW = 960
 #: nk::Dtype in csrc/common/element.h.
-_DTYPES = {torch.float32: 0, torch.float64: 1, torch.bfloat16: 2, torch.float16: 3}
+DTYPES = {torch.float32: 0, torch.float64: 1, torch.bfloat16: 2, torch.float16: 3}
 
 
-def _matrices(x: Tensor) -> tuple[Tensor, tuple[Any, ...]]:
+def matrices(x: Tensor) -> tuple[Tensor, tuple[Any, ...]]:
     """``[..., N, D]`` with dense rows and one stride for all leading dimensions, and how the core sees it."""
     *batch, n, d = x.shape
     items = torch.Size(batch).numel()
@@ -24,18 +24,55 @@ def _matrices(x: Tensor) -> tuple[Tensor, tuple[Any, ...]]:
     return x, (x.data_ptr(), items, n, d, x.stride(0) if x.ndim == 3 else 0, x.stride(-2))
 
 
+def pair(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, tuple[Any, ...]]:
+    """Two views of the same samples, and how the core sees them."""
+    x, (x_data, items, n, d1, *x_strides) = matrices(x)
+    y, (y_data, _, _, d2, *y_strides) = matrices(y)
+    return x, y, (items, n, x_data, d1, *x_strides, y_data, d2, *y_strides)
+
+
+def _centre(x: Tensor, out: Tensor) -> tuple[Tensor, Tensor]:
+    """Writes to columns of a dense matrix that may have more of them; the mean and the total variation."""
+    mean = x.new_empty((*x.shape[:-2], x.shape[-1]), dtype=compute_dtype(x))
+    total = x.new_empty(x.shape[:-2], dtype=torch.float64)
+    _held, given = matrices(x)
+    native.core().centre(
+        DTYPES[x.dtype], *given, mean.data_ptr(), DTYPES[out.dtype], out.data_ptr(), out.stride(-2), total.data_ptr(),
+        native.threads(),
+    )  # fmt: skip
+    return mean, total
+
+
 def centred(x: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
     """`neurokernels._core.covariance.centred` of a tensor that is not empty, to bfloat16 or the dtype of the mean."""
-    compute = compute_dtype(x)
     out = x.new_empty(x.shape, dtype=dtype)
-    mean = x.new_empty((*x.shape[:-2], x.shape[-1]), dtype=compute)
-    total = x.new_empty(x.shape[:-2], dtype=torch.float64)
     native.fresh(out)
-    _held, matrices = _matrices(x)
-    native.core().centre(
-        _DTYPES[x.dtype], *matrices, mean.data_ptr(), _DTYPES[dtype], out.data_ptr(), total.data_ptr(), native.threads()
-    )
-    return out, mean, total.to(compute)
+    mean, total = _centre(x, out)
+    return out, mean, total.to(mean.dtype)
+
+
+def centred_pair(x: Tensor, y: Tensor) -> Tensor:
+    """Two views that are not empty, centred, side by side ``[..., N, D1 + D2]`` in the dtype that they compute in."""
+    d1 = x.shape[-1]
+    out = x.new_empty((*x.shape[:-1], d1 + y.shape[-1]), dtype=compute_dtype(x))
+    native.fresh(out)
+    _centre(x, out)
+    _centre(y, out[..., d1:])
+    return out
+
+
+def covariance_pair(x: Tensor, y: Tensor, correction: float) -> tuple[Tensor, Tensor]:
+    """The covariance ``[..., D1 + D2, D1 + D2]`` of two views of one dtype side by side, and their mean."""
+    (*batch, n, d1), d2 = x.shape, y.shape[-1]
+    out = x.new_empty((*batch, d1 + d2, d1 + d2), dtype=compute_dtype(x))
+    mean = x.new_empty((*batch, d1 + d2), dtype=compute_dtype(x))
+    if out.numel():
+        native.fresh(out)
+        *_held, given = pair(x, y)
+        native.core().covariance_pair(
+            DTYPES[x.dtype], *given, 1 / (n - correction), mean.data_ptr(), out.data_ptr(), native.threads()
+        )
+    return out, mean
 
 
 def covariance_forward(x: Tensor, correction: float) -> tuple[Tensor, Tensor]:
@@ -43,9 +80,9 @@ def covariance_forward(x: Tensor, correction: float) -> tuple[Tensor, Tensor]:
     out, mean = allocate_forward(x)
     if out.numel():
         native.fresh(out)
-        _held, matrices = _matrices(x)
+        _held, given = matrices(x)
         scale = 1 / (x.shape[-2] - correction)
-        native.core().covariance(_DTYPES[x.dtype], *matrices, scale, mean.data_ptr(), out.data_ptr(), native.threads())
+        native.core().covariance(DTYPES[x.dtype], *given, scale, mean.data_ptr(), out.data_ptr(), native.threads())
     return out, mean
 
 
@@ -58,7 +95,7 @@ def covariance_backward(g: Tensor, x: Tensor, mean: Tensor, correction: float) -
     if x.shape[-1] * mean.element_size() > _NARROW:
         xc, factor = centred(x, mean.dtype)[0], (g + g.mT).mul_(scale)
         return torch.matmul(xc, factor, out=dx) if dx.dtype == xc.dtype else dx.copy_(xc @ factor)
-    _held, matrices = _matrices(x)
+    _held, given = matrices(x)
     g = g.contiguous()
-    native.core().covariance_gradient(_DTYPES[x.dtype], *matrices, scale, g.data_ptr(), dx.data_ptr(), native.threads())
+    native.core().covariance_gradient(DTYPES[x.dtype], *given, scale, g.data_ptr(), dx.data_ptr(), native.threads())
     return dx

@@ -85,8 +85,8 @@ def _mean(x: Tensor, samples: Samples, batch: torch.Size, sizes: tuple[int, int,
 def centred(x: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
     """`neurokernels._core.covariance.centred`; x is read twice, the result written once."""
     samples, batch, (items, n, d) = arranged = _samples(x)
-    mean = _mean(x, *arranged)
     out = x.new_empty(x.shape, dtype=dtype)
+    mean = _mean(x, *arranged)
     blocks, across = _cdiv(n, 32), _cdiv(d, _COLUMNS)
     squares = mean.new_empty(items, blocks * across)
     _launch(

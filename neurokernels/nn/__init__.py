@@ -1,7 +1,9 @@
 """Modules: thin holders of parameters and state over the ops."""
 
+from neurokernels.nn.cca import DCCARegularizer
 from neurokernels.nn.lif import LIF, GerumLIF, LeakyReadout
 from neurokernels.nn.spectral import SpectralRegularizer
+from neurokernels.nn.whitening import Whitening
 from neurokernels.ops.spectrum.state import SpectrumState
 
-__all__ = ["LIF", "GerumLIF", "LeakyReadout", "SpectralRegularizer", "SpectrumState"]
+__all__ = ["DCCARegularizer", "LIF", "GerumLIF", "LeakyReadout", "SpectralRegularizer", "SpectrumState", "Whitening"]

@@ -1,4 +1,4 @@
-"""What every regulariser does alike: a scalar of activations, by call or by forward hooks."""
+"""What every regulariser does alike: a scalar of activations, and of targets if it has any, by call or by hooks."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -13,6 +13,7 @@ class Regularizer(nn.Module):
     """``loss = task + reg(h)``; or ``reg.attach(model, ["layer3"])`` once and ``loss = task + reg.loss()``.
 
     A subclass gives `one`, the scalar of one layer's activations, and keeps what it knows of a layer under its name.
+    Where it compares activations with something, that follows them: ``reg(h, y)``, ``reg.loss(y)``.
     """
 
     def __init__(self) -> None:
@@ -21,20 +22,20 @@ class Regularizer(nn.Module):
         self._seen: dict[str, Tensor] = {}
         self._metrics: dict[str, Tensor] = {}
 
-    def one(self, h: Tensor, layer: str) -> tuple[Tensor, dict[str, Tensor]]:
+    def one(self, h: Tensor, layer: str, *targets: Any, **_: Any) -> tuple[Tensor, dict[str, Tensor]]:
         """The scalar of one layer, and what one would plot."""
         raise TypeError(f"{type(self).__name__} is the common part of regularisers; use one of them")
 
-    def _measure(self, h: Tensor, layer: str) -> Tensor:
-        loss, metrics = self.one(h, layer)
+    def _measure(self, h: Tensor, layer: str, *targets: Tensor) -> Tensor:
+        loss, metrics = self.one(h, layer, *targets)
         prefix = f"{layer}." if layer else ""
         self._metrics |= {prefix + name: value.detach() for name, value in metrics.items()}
         return loss
 
-    def forward(self, h: Tensor) -> Tensor:
+    def forward(self, h: Tensor, *targets: Tensor) -> Tensor:
         """The scalar loss of activations ``[N, ...]``."""
         self._metrics = {}
-        return self._measure(h, "")
+        return self._measure(h, "", *targets)
 
     def attach(self, model: nn.Module, layers: Iterable[str]) -> "Regularizer":
         """Collects the outputs of named layers of a model in each forward pass; returns itself.
@@ -71,7 +72,7 @@ class Regularizer(nn.Module):
         self._hooks.clear()
         self._seen.clear()
 
-    def loss(self) -> Tensor:
+    def loss(self, *targets: Tensor) -> Tensor:
         """The sum over the attached layers in the last forward pass, which is forgotten afterwards.
 
         Raises:
@@ -83,8 +84,13 @@ class Regularizer(nn.Module):
                 "attach() a model and run it first"
             )
         seen, self._seen, self._metrics = self._seen, {}, {}
-        return torch.stack([self._measure(h, layer) for layer, h in seen.items()]).sum()
+        return torch.stack([self._measure(h, layer, *targets) for layer, h in seen.items()]).sum()
 
     def metrics(self) -> dict[str, Tensor]:
         """What one would plot of the last pass, detached; attached layers come as ``"layer.name"``."""
         return dict(self._metrics)
+
+
+def key(layer: str) -> str:
+    """A layer's name as that of a module, which must not have dots and must not be empty."""
+    return layer.replace(".", "/") or "called"

@@ -7,4 +7,6 @@
 TRAINERS = {
     "spiking": "neurokernels.trainers.spiking.command",
     "spectral": "neurokernels.trainers.spectral.command",
+    "dcca": "neurokernels.trainers.dcca.command",
+    "maze": "neurokernels.trainers.maze.command",
 }

@@ -26,6 +26,14 @@ def positive(settings: Any, *names: str) -> None:
             raise RunError(f"{_option(name)} must be above 0, got {getattr(settings, name)}")
 
 
+def radii(settings: Any, *names: str) -> None:
+    """Refuses sizes of attacks that are not in (0, 1]."""
+    for name in names:
+        if not all(0 < radius <= 1 for radius in getattr(settings, name)):
+            got = " ".join(map(str, getattr(settings, name)))
+            raise RunError(f"{_option(name)} must be in (0, 1], parts of the range of a pixel, got {got}")
+
+
 def common(settings: Any) -> None:
     """Checks ``seeds``, ``backend``, ``out`` and ``resume``, which every trainer has."""
     seeds = settings.seeds

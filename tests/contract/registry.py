@@ -82,6 +82,7 @@ class Op:
         tangent_kernels: How many kernels a tangent takes besides the forward pass.
         leans: Whether kernels use torch's own products, whose threads are not there in a forked child.
         slow: Those of them that are interpreted and are run with the first two samples only.
+        peers: Whether all tensors are alike, so that the widest dtype among them is the one of all.
         usual: The one for tests of what does not depend on the kernels.
     """
 
@@ -99,6 +100,7 @@ class Op:
     usual: str = "cpu"
     slow: tuple[str, ...] = ("triton",)
     mixes: bool = False
+    peers: bool = False
     backward_kernels: int = 1
     tangent_kernels: int = 1
     leans: bool = False

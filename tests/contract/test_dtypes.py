@@ -1,5 +1,7 @@
 """Every dtype that is promised, to the accuracy that is promised: `neurokernels._core.accuracy`."""
 
+from functools import reduce
+
 import torch
 
 from neurokernels._core import accuracy
@@ -37,7 +39,8 @@ def test_parameters_of_another_dtype(op, backend):
             tensors = sample.tensors(torch.float32)
             first, *rest = tensors
             changed = {n: t.to(other) if n in rest and n != "v0" else t for n, t in tensors.items()}
-            rounded = {n: t.float() for n, t in changed.items()}
+            wide = reduce(torch.promote_types, (t.dtype for t in changed.values())) if op.peers else torch.float32
+            rounded = {n: t.to(wide) for n, t in changed.items()}
             got, expected = run(op, sample, backend, changed), run(op, sample, backend, rounded)
             for a, b in zip(got.outputs, expected.outputs, strict=True):
                 identical(a, b, "output")

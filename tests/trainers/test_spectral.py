@@ -17,13 +17,14 @@ from torch.nn import functional as F
 
 from neurokernels import cli, data
 from neurokernels.nn import SpectralRegularizer
+from neurokernels.trainers.evaluation import Attacks, Images, accuracy, brightness
 from neurokernels.trainers.spectral import command, published
 from neurokernels.trainers.spectral.__main__ import main as redraw
-from neurokernels.trainers.spectral.evaluation import Attacks, accuracy, brightness, eigenspectrum, exponent
+from neurokernels.trainers.spectral.evaluation import eigenspectrum, exponent
 from neurokernels.trainers.spectral.network import Classifier, build
 from neurokernels.trainers.spectral.results import interpolated
 from neurokernels.trainers.spectral.settings import Run, Settings
-from neurokernels.trainers.spectral.trainer import Examiner, Images, Learner
+from neurokernels.trainers.spectral.trainer import Examiner, Learner
 
 CPU = torch.device("cpu")
 TINY = [

@@ -6,32 +6,12 @@ from torch import Tensor
 from neurokernels._core import native
 from neurokernels._core.covariance import centred
 from neurokernels._core.covariance_cpu import covariance_forward
+from neurokernels._core.eigh_cpu import eigh
 from neurokernels.ops.spectrum import reference
 from neurokernels.ops.spectrum.leaves import compute_dtype
 
-#: A register takes the time of all its lanes: fewer than D / 28 matrices are faster in LAPACK, measured.
-_LONELY = 28
-
 warm = reference.warm  # LAPACK is faster than a core of many lanes for its one matrix
 spectrum_tangent = reference.spectrum_tangent
-
-
-def eigh(a: Tensor, vectors: bool) -> tuple[Tensor, Tensor]:
-    """Values and vectors on the core, one matrix per lane; large or lonely matrices by torch.linalg."""
-    core, n = native.core(), a.shape[-1]
-    if n > core.eigh_limit or a.shape[:-2].numel() * _LONELY < n:
-        return reference.eigh(a, vectors)
-    a = a.to(compute_dtype(a))
-    values = a.new_empty(a.shape[:-1])
-    columns = a.new_empty(a.shape if vectors else (0,))
-    if values.numel():
-        native.fresh(columns)
-        matrices = a if a.ndim == 3 else a.reshape(-1, n, n)
-        core.eigh(
-            int(a.dtype == torch.float64), matrices.shape[0], n, matrices.data_ptr(), *matrices.stride(),
-            values.data_ptr(), columns.data_ptr() if vectors else 0, native.threads(),
-        )  # fmt: skip
-    return values, columns
 
 
 def spectrum(x: Tensor, k: int, correction: float, factors: bool) -> tuple[Tensor, ...]:

@@ -6,6 +6,7 @@ Functions have the names and arguments of `neurokernels.ops.spectrum.reference`.
 import torch
 from torch import Tensor
 
+from neurokernels._core import eigh_reference
 from neurokernels._core.covariance_triton import centred, covariance_forward, rank_update
 from neurokernels._core.triton import on_device
 from neurokernels.ops.spectrum import reference, subspace
@@ -70,7 +71,7 @@ def _decomposed(scatter: Tensor, vectors: bool) -> tuple[Tensor, Tensor]:
     """Of a positive matrix; by torch.linalg, which waits for the GPU, where it fits no program."""
     if fits(scatter.shape[-1], scatter.dtype):
         return small_eigh(scatter, vectors, positive=True)
-    return reference.eigh(scatter, vectors)
+    return eigh_reference.eigh(scatter, vectors)
 
 
 def spectrum(x: Tensor, k: int, correction: float, factors: bool) -> tuple[Tensor, ...]:

@@ -73,10 +73,7 @@ def _check(settings: Settings) -> None:
         values = getattr(settings, name)
         if not values or min(values) < 0 or not math.isfinite(sum(values)) or len(set(values)) < len(values):
             raise RunError(f"--{name} must be different numbers from 0 on, got {' '.join(map(str, values)) or 'none'}")
-    for name in ("fgsm", "pgd"):
-        if not all(0 < radius <= 1 for radius in getattr(settings, name)):
-            got = " ".join(map(str, getattr(settings, name)))
-            raise RunError(f"--{name} must be in (0, 1], parts of the range of a pixel, got {got}")
+    options.radii(settings, "fgsm", "pgd")
     if settings.network == "conv" and settings.data == "digits":
         raise RunError(f"--network conv needs images of at least {SMALLEST} pixels a side, got the digits' 8")
 

@@ -2,8 +2,9 @@
 
 from math import prod
 
-import torch
 from torch import Tensor, nn
+
+from neurokernels.trainers.weights import glorot
 
 WIDTHS = {"shallow": (2000,), "deep": (1000, 1000, 1000), "conv": (1000,)}
 _CHANNELS, _KERNEL, _POOL = (16, 32), 3, 2
@@ -47,10 +48,5 @@ def build(
         layers += [nn.Linear(inputs, width or units), nn.Tanh()]
         inputs = width or units
     net = Classifier(nn.Sequential(*layers), inputs, classes)
-    generator = torch.Generator().manual_seed(seed)
-    for name, parameter in net.named_parameters():
-        if name.endswith("bias"):
-            nn.init.zeros_(parameter)
-        else:
-            nn.init.xavier_uniform_(parameter, generator=generator)
+    glorot(net, seed)
     return net

@@ -1,6 +1,5 @@
 """The picture of a sweep: spectra over training, accuracy against the measured exponent, and the way there."""
 
-import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,27 +13,17 @@ from matplotlib.ticker import MaxNLocator
 from rich.console import Console
 
 from neurokernels.trainers.loop import Row
+from neurokernels.trainers.pictures import COLOURS, STYLE, png
+from neurokernels.trainers.results import evaluations, spread
 from neurokernels.trainers.run import RunFolder
 from neurokernels.trainers.spectral.published import radius
-from neurokernels.trainers.spectral.results import METRICS, Results, collect, evaluations, spread
+from neurokernels.trainers.spectral.results import METRICS, Results, collect
 from neurokernels.trainers.spectral.summary import summarise
 
-# Okabe & Ito's palette, which colour-blind readers can tell apart
-_COLOURS = ("#E69F00", "#56B4E9", "#0072B2", "#D55E00", "#009E73", "#CC79A7")
 _GREY = "0.62"
 _FIRST, _LAST = 6, 50  # the eigenvalues that the exponent is fitted to
 _NOISE = 1e-12  # eigenvalues that are zero but for rounding
 _TITLES = {"clean": "clean images", "fgsm": "FGSM", "pgd": "PGD"}
-_STYLE: Any = {
-    "font.size": 8.5,
-    "axes.titlesize": 9.5,
-    "axes.titleweight": "bold",
-    "axes.titlelocation": "left",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "legend.frameon": False,
-    "lines.linewidth": 1.4,
-}
 
 
 def report(out: Path, console: Console) -> Path:
@@ -46,7 +35,7 @@ def report(out: Path, console: Console) -> Path:
 
 def draw(results: Results) -> bytes:
     """The picture as PNG."""
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(10, 9.2), dpi=150, layout="constrained")
         seeds = len({row["seed"] for row in results.rows})
         title = f"Gerum et al. 2022: {results.title}, " + (f"{seeds} seeds" if seeds > 1 else "one seed")
@@ -62,15 +51,13 @@ def draw(results: Results) -> bytes:
         _exponents(epochs, results)
         _trajectory(path, results)
         _sizes(sizes, results)
-        buffer = io.BytesIO()
-        figure.savefig(buffer, format="png")
-    return buffer.getvalue()
+        return png(figure)
 
 
 def _colour(results: Results, strength: float) -> str:
     paper = (0.0, 0.1, 1.0)  # these have the same colours in every picture
     order = [*paper, *(s for s in results.strengths if s not in paper)]
-    return _COLOURS[order.index(strength) % len(_COLOURS)]
+    return COLOURS[order.index(strength) % len(COLOURS)]
 
 
 def _least(spectra: Sequence[Row]) -> float:
@@ -84,7 +71,7 @@ def _spectrum(ax: Axes, shown: Row) -> None:
     spectra = shown["spectra"]
     for at, (epoch, values) in enumerate(spectra.items()):
         shade = 0.25 + 0.75 * (at + 1) / len(spectra)
-        colour = tuple(1 - shade * (1 - part) for part in to_rgb(_COLOURS[2]))
+        colour = tuple(1 - shade * (1 - part) for part in to_rgb(COLOURS[2]))
         label = f"epoch {epoch}" if at in (0, len(spectra) - 1) else None
         clear = np.where(np.array(values) > _NOISE, values, np.nan)
         ax.loglog(np.arange(1, len(values) + 1), clear, color=colour, lw=1, label=label)
@@ -153,7 +140,7 @@ def _trajectory(ax: Axes, results: Results) -> None:
     plain = [evaluations(row) for row in results.rows if row["alpha"] is None]
     beside = results.plain_torch()
     for metric, marker in (("fgsm", "s"), ("pgd", "o")):
-        key, colour = results.key(metric), _COLOURS[0 if metric == "pgd" else 4]
+        key, colour = results.key(metric), COLOURS[0 if metric == "pgd" else 4]
         for index, seen in enumerate(plain):
             label = f"{_TITLES[metric]}, plain" if index == 0 else None
             xs, ys = [e["measured_alpha"] for e in seen], [100 * e[key] for e in seen]
@@ -182,7 +169,7 @@ def _sizes(ax: Axes, results: Results) -> None:
         sizes = {float(key.removeprefix("fgsm_")): v for key, v in row["result"].items() if key.startswith("fgsm_")}
         xs = sorted(sizes)
         label = "plain" if row["alpha"] is None else f"target {row['alpha']:g}, strength {row['strength']:g}"
-        colour = _COLOURS[names.index(row["name"])]
+        colour = COLOURS[names.index(row["name"])]
         ys = [100 * sizes[x] for x in xs]
         ax.plot([0, *xs], [100 * row["result"]["clean"], *ys], ".-", color=colour, label=label)
     ax.set(title="size of the FGSM attack", xlabel="ε", ylabel="accuracy (%)", ylim=(0, 100))

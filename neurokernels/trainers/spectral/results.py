@@ -1,8 +1,6 @@
 """The results of a sweep: one line per network, and what the tables and pictures make of them."""
 
-import json
-import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -10,18 +8,12 @@ from typing import NamedTuple
 import numpy as np
 
 from neurokernels.trainers.loop import Row
-from neurokernels.trainers.run import RunError, RunFolder
+from neurokernels.trainers.results import finished, read_lines, write_lines
+from neurokernels.trainers.run import RunFolder
 from neurokernels.trainers.spectral.published import Point, curves, plain_trajectory, radius
 
 _PANELS = 4
 METRICS = ("clean", "fgsm", "pgd")
-
-
-class Spread(NamedTuple):
-    """Mean and standard deviation over seeds; 0 for a single seed."""
-
-    mean: float
-    sd: float
 
 
 class Group(NamedTuple):
@@ -96,35 +88,20 @@ def collect(out: Path) -> Results:
     Raises:
         RunError: It holds no results, or files that cannot be read or written.
     """
-    folder = RunFolder(out)
-    rows = [folder.read(f"{path.parent.name}/{path.name}") for path in out.glob("*/result.json")]
+    rows = finished(out)
     if not rows:
-        return _kept(out)
+        return Results(read_lines(out, "results.jsonl"), read_lines(out, "spectra.jsonl"))
+    folder = RunFolder(out)
     rows.sort(key=lambda row: (row["strength"], row["alpha"] or 0.0, row["seed"]))
-    _write(folder, "results.jsonl", rows)
+    write_lines(folder, "results.jsonl", rows)
     chosen = [row for row in _shown(rows) if (out / row["name"] / "spectra.json").exists()]
     spectra = [
         {what: row[what] for what in ("name", "strength", "alpha")}
         | {"spectra": _rounded(folder.read(f"{row['name']}/spectra.json"))}
         for row in chosen
     ]
-    _write(folder, "spectra.jsonl", spectra)
+    write_lines(folder, "spectra.jsonl", spectra)
     return Results(rows, spectra)
-
-
-def _kept(out: Path) -> Results:
-    try:
-        rows, spectra = (
-            [json.loads(line) for line in (out / name).read_text().splitlines()]
-            for name in ("results.jsonl", "spectra.jsonl")
-        )
-    except (OSError, ValueError) as why:
-        raise RunError(f"{out} holds no results of a sweep: {why}") from why
-    return Results(rows, spectra)
-
-
-def _write(folder: RunFolder, name: str, rows: Iterable[Row]) -> None:
-    folder.write(name, "".join(json.dumps(row) + "\n" for row in rows).encode())
 
 
 def _shown(rows: Sequence[Row]) -> list[Row]:
@@ -141,19 +118,8 @@ def _rounded(spectra: dict[str, list[float]]) -> dict[str, list[float]]:
     return {epoch: [float(f"{value:.4g}") for value in values] for epoch, values in spectra.items()}
 
 
-def spread(values: Iterable[float]) -> Spread:
-    """Over seeds."""
-    found = list(values)
-    return Spread(statistics.mean(found), statistics.stdev(found) if len(found) > 1 else 0.0)
-
-
 def interpolated(points: Sequence[Point], alpha: float) -> float | None:
     """A published curve at an exponent; None beyond its ends, which were rounded to a tenth."""
     if not points or not points[0].alpha - 0.05 <= alpha <= points[-1].alpha + 0.05:
         return None
     return float(np.interp(alpha, [p.alpha for p in points], [p.accuracy for p in points]))
-
-
-def evaluations(row: Row) -> list[Row]:
-    """Every evaluation of a network, the last one included, by epoch."""
-    return [*row["trajectory"], row["result"]]

@@ -4,13 +4,11 @@ import statistics
 from collections.abc import Iterator, Sequence
 
 from rich.console import Console
-from rich.table import Table
 
+from neurokernels.trainers.results import Lines, Spread, evaluations, publish, spread
 from neurokernels.trainers.run import RunFolder
 from neurokernels.trainers.spectral.published import Point, radius
-from neurokernels.trainers.spectral.results import METRICS, Results, Spread, evaluations, interpolated, spread
-
-Lines = list[list[str]]
+from neurokernels.trainers.spectral.results import METRICS, Results, interpolated
 
 
 def summarise(results: Results, folder: RunFolder, console: Console) -> None:
@@ -25,17 +23,7 @@ def summarise(results: Results, folder: RunFolder, console: Console) -> None:
         tables.append(("the plain network along training", path))
     if nearest := _nearest(results):
         tables.append(("mean distance to the published curves, in points of accuracy, after so many epochs", nearest))
-    parts: list[str] = []
-    for heading, lines in tables:
-        table = Table(*lines[0])
-        for line in lines[1:]:
-            table.add_row(*line)
-        console.print(f"\n{heading}", table, sep="\n", highlight=False, soft_wrap=True)
-        rows = [f"| {' | '.join(line)} |" for line in [lines[0], ["---:"] * len(lines[0]), *lines[1:]]]
-        parts += [heading[0].upper() + heading[1:], "", *rows, ""]
-    below = list(_findings(results))
-    console.print(*below, sep="\n", highlight=False, soft_wrap=True)
-    folder.write("summary.md", "\n".join([*parts, *(f"- {line}" for line in below), ""]).encode())
+    publish(tables, list(_findings(results)), folder, console)
 
 
 def _end(results: Results) -> Lines:
@@ -48,20 +36,16 @@ def _end(results: Results) -> Lines:
         for metric in METRICS:
             found = spread(100 * end[results.key(metric)] for end in ends)
             due = _due(results.published(metric, group.strength), alpha.mean)
-            cells.append(_shown(found, 1) + ("" if due is None else f" ({100 * due:.1f})"))
+            cells.append(found.shown(1) + ("" if due is None else f" ({100 * due:.1f})"))
         target = "–" if group.alpha is None else f"{group.alpha:g}"
         test = spread(end["test_alpha"] for end in ends)
-        lines.append([f"{group.strength:g}", target, str(len(ends)), _shown(alpha, 2), _shown(test, 2), *cells])
+        lines.append([f"{group.strength:g}", target, str(len(ends)), alpha.shown(2), test.shown(2), *cells])
     return lines
 
 
 def _due(points: Sequence[Point], alpha: float) -> float | None:
     """What was published for an exponent; the plain network is a single point."""
     return points[0].accuracy if len(points) == 1 else interpolated(points, alpha)
-
-
-def _shown(value: Spread, digits: int) -> str:
-    return f"{value.mean:.{digits}f} ± {value.sd:.{digits}f}" if value.sd else f"{value.mean:.{digits}f}"
 
 
 def _path(results: Results) -> Lines:
@@ -75,8 +59,8 @@ def _path(results: Results) -> Lines:
     lines[0] += ["plain PyTorch, one seed"] if beside else []
     for some in zip(*plain, strict=False):
         values = [spread(row[name] for row in some) for name in names.values()]
-        line = [str(some[0]["epoch"]), _shown(values[0], 2)]
-        line += [_shown(Spread(100 * v.mean, 100 * v.sd), 1) for v in values[1:]]
+        line = [str(some[0]["epoch"]), values[0].shown(2)]
+        line += [Spread(100 * v.mean, 100 * v.sd).shown(1) for v in values[1:]]
         if beside:
             seen = beside.get(some[0]["epoch"])
             line.append(f"{seen['alpha']:.2f} / " + " / ".join(f"{100 * seen[m]:.1f}" for m in METRICS) if seen else "")

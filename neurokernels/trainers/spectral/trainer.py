@@ -9,11 +9,12 @@ from rich.console import Console
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from neurokernels.data import Dataset
 from neurokernels.nn import SpectralRegularizer
+from neurokernels.trainers.evaluation import Attacks, Images, accuracy, brightness, evenly
 from neurokernels.trainers.loop import Loop, Row
+from neurokernels.trainers.results import result
 from neurokernels.trainers.run import RunFolder
-from neurokernels.trainers.spectral.evaluation import Attacks, accuracy, brightness, eigenspectrum, exponent
+from neurokernels.trainers.spectral.evaluation import eigenspectrum, exponent
 from neurokernels.trainers.spectral.network import Classifier, build
 from neurokernels.trainers.spectral.published import radius
 from neurokernels.trainers.spectral.settings import Run, Settings
@@ -64,32 +65,11 @@ class Learner:
             part.load_state_dict(state[name])
 
 
-class Images:
-    """A data set in memory on a device: uint8 ``[N, C, H, W]``, batches by index."""
-
-    def __init__(self, data: Dataset, device: torch.device) -> None:
-        def placed(images: Tensor) -> Tensor:
-            return (images if images.ndim == 4 else images.unsqueeze(1)).to(device)
-
-        self.device, self.classes = device, len(data.classes)
-        self.train_images, self.test_images = placed(data.train_images), placed(data.test_images)
-        self.train_labels, self.test_labels = data.train_labels.to(device), data.test_labels.to(device)
-
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        """Of one image, ``(C, H, W)``."""
-        channels, height, width = self.train_images.shape[1:]
-        return channels, height, width
-
-
 class Examiner:
     """Evaluates a network on the test images."""
 
     def __init__(self, settings: Settings, images: Images) -> None:
-        # Spread over all of them: the first test images of MNIST are much harder than the last ones
-        total = len(images.test_images)
-        few = min(settings.attack_samples, total)
-        chosen = torch.arange(few, device=images.device) * total // few
+        chosen = evenly(settings.attack_samples, len(images.test_images)).to(images.device)
         self.images, self.some = images, brightness(images.test_images[chosen])
         self.batch = brightness(images.train_images[: settings.images_per_step])
         self.labels = images.test_labels[chosen]
@@ -141,8 +121,6 @@ def train(settings: Settings, images: Images, run: Run, folder: RunFolder, conso
         console.print(f"{run.name}: going on after {len(loop.history)} full epochs", highlight=False)
         spectra |= folder.read("spectra.json") or {}
     history = loop.run(step, finish, console)
-    evaluated = [row for row in history if "clean" in row]
-    result = {"name": run.name} | settings.numbers(run) | {"result": evaluated[-1], "trajectory": evaluated[:-1]}
-    result["seconds"] = round(sum(row["seconds"] for row in history), 1)
-    folder.write("result.json", (json.dumps(result) + "\n").encode())
-    return result
+    ends = result(run.name, settings.numbers(run), history, "clean")
+    folder.write("result.json", (json.dumps(ends) + "\n").encode())
+    return ends

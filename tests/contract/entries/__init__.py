@@ -1,5 +1,14 @@
 """The ops that are held to the contract."""
 
-from tests.contract.entries import covariance, lif, spectrum
+from tests.contract.entries import cca, covariance, lif, spectrum, whitening
 
-OPS = (lif.LIF, lif.LEAKY_INTEGRATE, covariance.COVARIANCE, spectrum.EIGH, spectrum.SPECTRUM)
+OPS = (
+    cca.DCCA,
+    cca.CORRELATIONS,
+    lif.LIF,
+    lif.LEAKY_INTEGRATE,
+    covariance.COVARIANCE,
+    spectrum.EIGH,
+    spectrum.SPECTRUM,
+    whitening.WHITEN,
+)

@@ -1,0 +1,131 @@
+// A number for each of several mazes: a vector register, the few operations that C++ has no sign for, and the activations.
+//
+// No function template of the standard library is used here: an instance made for a new processor would be the one that the linker
+// keeps for all.
+#pragma once
+
+#ifdef __x86_64__
+#include <immintrin.h>
+#endif
+
+#include <cstdint>
+
+#include "common/multiversion.h"
+#include "cpu/rollout_level.h"
+
+namespace nk::rollout::NK_LEVEL {
+
+typedef float F __attribute__((vector_size(kRegister)));
+/// Integers, or minus one where a condition holds and zero elsewhere.
+typedef int32_t I __attribute__((vector_size(kRegister)));
+constexpr int kLanes = kRegister / 4;
+
+NK_INLINE F all(float value) { return value - F{}; }  // 0 + value would be an addition: it turns -0 to 0
+NK_INLINE I all(int32_t value) { return I{} + value; }
+
+// The core is compiled without contraction of a * b + c, for the sake of spikes: here it is written out. Integers below 2^24 come out
+// the same with and without it.
+NK_INLINE F fma(F a, F b, F c) {
+#if NK_REGISTER == 64
+  return _mm512_fmadd_ps(a, b, c);
+#elif NK_REGISTER == 32
+  return _mm256_fmadd_ps(a, b, c);
+#else
+  return a * b + c;
+#endif
+}
+
+/// 1 / a within a unit in the last place or two.
+NK_INLINE F inverse(F a) {
+#if NK_REGISTER == 64
+  const F estimate = _mm512_maskz_rcp14_ps(0xffff, a);  // and one of Newton's steps: a division would take as long as all the rest
+  return fma(estimate, _mm512_fnmadd_ps(a, estimate, all(1.0f)), estimate);
+#else
+  return 1.0f / a;
+#endif
+}
+
+/// x, or the limit that it exceeds; NaN stays NaN, which is why the limit comes first.
+NK_INLINE F at_most(F limit, F x) {
+#if NK_REGISTER == 64
+  return _mm512_maskz_min_ps(0xffff, limit, x);
+#else
+  return limit < x ? limit : x;
+#endif
+}
+NK_INLINE F at_least(F limit, F x) {
+#if NK_REGISTER == 64
+  return _mm512_maskz_max_ps(0xffff, limit, x);
+#else
+  return limit > x ? limit : x;
+#endif
+}
+
+/// Bytes at these places, in the lowest eight bits of each lane; the three bytes behind the last one must be readable.
+NK_INLINE I gather(const uint8_t* from, I place) {
+#if NK_REGISTER == 64
+  return I(_mm512_mask_i32gather_epi32(__m512i{}, 0xffff, __m512i(place), from, 1));
+#elif NK_REGISTER == 32
+  return I(_mm256_i32gather_epi32(reinterpret_cast<const int*>(from), __m256i(place), 1));
+#else
+  I result;
+  for (int l = 0; l < kLanes; ++l) result[l] = from[place[l]];
+  return result;
+#endif
+}
+
+/// Entries of a table of 32.
+NK_INLINE F look_up(const float* table, I place) {
+#if NK_REGISTER == 64
+  return _mm512_permutex2var_ps(_mm512_loadu_ps(table), __m512i(place), _mm512_loadu_ps(table + 16));
+#elif NK_REGISTER == 32
+  return _mm256_i32gather_ps(table, __m256i(place), 4);
+#else
+  F result;
+  for (int l = 0; l < kLanes; ++l) result[l] = table[place[l]];
+  return result;
+#endif
+}
+
+NK_INLINE F magnitude(F a) { return F(I(a) & 0x7fffffff); }
+NK_INLINE F signed_like(F a, F like) { return F(I(a) | (I(like) & int32_t(0x80000000u))); }
+
+/// x P(x^2) / Q(x^2), a minimax fit in relative error, 4e-7 with rounding; from 8 on it is 1. NaN stays NaN.
+struct Tanh {
+  NK_INLINE F operator()(F x) const {
+    x = at_least(all(-8.0f), at_most(all(8.0f), x));
+    const F y = x * x;
+    F p = fma(all(1.1428480320319068e-05f), y, all(0.002951029920950532f));
+    F q = fma(all(2.4592273462076264e-07f), y, all(0.00023866997798904777f));
+    p = fma(p, y, all(0.1292566955089569f));
+    q = fma(q, y, all(0.02381558157503605f));
+    p = fma(p, y, all(0.9999998807907104f));
+    q = fma(q, y, all(0.4625888466835022f));
+    return x * p * inverse(fma(q, y, all(1.0f)));
+  }
+};
+
+struct Relu {
+  NK_INLINE F operator()(F x) const { return x <= all(0.0f) ? all(0.0f) : x; }
+};
+
+/// NaN stays NaN, zero is zero.
+struct Sign {
+  float one;
+  NK_INLINE F operator()(F x) const { return x > all(0.0f) ? all(one) : x < all(0.0f) ? all(-one) : x; }
+};
+
+/// Linear between the knots of a table, in integers: every sum and product here is below 2^24, so float32 holds it exactly.
+struct IntegerTanh {
+  const float *base, *rise;
+  NK_INLINE F operator()(F total) const {
+    constexpr float kLast = 512 * (kKnots - 1) - 1;
+    const F size = at_most(all(kLast), magnitude(total));
+    const I segment = __builtin_convertvector(size, I) >> 9;
+    const F rest = size - 512.0f * __builtin_convertvector(segment, F);
+    const F scaled = fma(look_up(rise, segment), rest, look_up(base, segment)) * 0x1p-15f;
+    return signed_like(__builtin_convertvector(__builtin_convertvector(scaled, I), F), total);
+  }
+};
+
+}  // namespace nk::rollout::NK_LEVEL

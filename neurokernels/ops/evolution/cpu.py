@@ -1,0 +1,62 @@
+"""The room on the compiled core."""
+
+from functools import cache
+
+import torch
+from torch import Tensor
+
+from neurokernels._core import native
+from neurokernels.ops.evolution import fixed
+from neurokernels.ops.evolution.network import ACTIVATIONS, INPUTS, Network
+from neurokernels.ops.evolution.philox import threshold
+
+
+@cache
+def _wiring(network: Network) -> tuple[Tensor, Tensor, Tensor]:
+    """Where hidden layers end, where each target's connections begin, and the rows that they read: int32.
+
+    Rows are all inputs there can be, then the hidden units.
+    """
+    inputs = len(network.inputs)
+    row = torch.tensor([*network.inputs, *(len(INPUTS) + u for u in range(network.width))])
+    counts = torch.tensor([len(b.sources) for b in network.blocks for _ in b.targets])
+    ends = torch.tensor([b.targets.stop - inputs for b in network.blocks[:-1]])
+    first = torch.nn.functional.pad(counts.cumsum(0), (1, 0))
+    return ends.int(), first.int(), row[network.ends()[0]].int()
+
+
+def rollout(
+    weights: Tensor, mask: Tensor, walls: Tensor, places: Tensor, state: list[Tensor], network: Network, steps: int,
+    forget: bool, keep: bool, level: int = -1,
+) -> tuple[Tensor, ...]:  # fmt: skip
+    """See `reference.rollout`; ``level`` is an instruction set, the best one by default."""
+    exact, (agents, mazes) = weights.dtype == torch.int8, (weights.shape[0], walls.shape[0])
+    goals = walls.new_empty((agents, mazes), dtype=torch.int32)
+    kept = [walls.new_empty((agents, mazes) if keep else (0,), dtype=torch.int32) for _ in range(3)]
+    kept.append(weights.new_empty((agents, mazes, network.width) if keep else (0,), dtype=torch.float32))
+    # Integers in float32 are exact: one kernel serves both modes, and needs the weights as they are multiplied.
+    weights, mask, walls, places, *state = (t.contiguous() for t in (weights.float(), mask, walls, places, *state))
+    ends, first, rows = _wiring(network)
+    knots = torch.tensor(fixed.KNOTS, dtype=torch.int32)
+    native.core().rollout(
+        agents, weights.data_ptr(), mask.data_ptr(), network.width, len(network.hidden), ends.data_ptr(),
+        first.data_ptr(), rows.data_ptr(), ACTIVATIONS.index(network.activation), *walls.shape, walls.data_ptr(),
+        *(place.data_ptr() for place in places), steps, forget, knots.data_ptr() if exact else 0,
+        [s.data_ptr() for s in state] or [0] * 4, [k.data_ptr() if keep else 0 for k in kept], goals.data_ptr(),
+        native.threads(), level,
+    )  # fmt: skip
+    return goals, *kept
+
+
+def offspring(
+    weights: Tensor, mask: Tensor, parents: Tensor, generation: int, seed: int, mutation: float, severance: float,
+    limit: float,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """See `reference.offspring`."""
+    weights, mask, parents = weights.contiguous(), mask.contiguous(), parents.contiguous()
+    fresh, exists = torch.empty_like(weights), torch.empty_like(mask)
+    native.core().offspring(
+        *weights.shape, len(parents), weights.data_ptr(), mask.data_ptr(), parents.data_ptr(), generation,
+        seed, threshold(severance), mutation, limit, fresh.data_ptr(), exists.data_ptr(), native.threads(),
+    )  # fmt: skip
+    return fresh, exists

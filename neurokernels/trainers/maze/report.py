@@ -1,0 +1,147 @@
+"""The pictures of a sweep: evolution, generalisation against sparsity, one evolved network and its ways."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.axis import Axis
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+from rich.console import Console
+
+from neurokernels import maze_rollout
+from neurokernels.evolution import Mazes
+from neurokernels.trainers.loop import Row
+from neurokernels.trainers.maze.graph import network_picture
+from neurokernels.trainers.maze.labyrinths import held_out, training
+from neurokernels.trainers.maze.paths import Walk, animation, path_picture
+from neurokernels.trainers.maze.results import Group, Results, collect, shown
+from neurokernels.trainers.maze.summary import summarise
+from neurokernels.trainers.pictures import COLOURS, STYLE, png
+from neurokernels.trainers.results import spread
+from neurokernels.trainers.run import RunFolder
+
+_CONTROLS = {"sparse": (COLOURS[3], "s"), "noise": (COLOURS[0], "^"), "l1": (COLOURS[5], "v")}
+_PANELS = 3
+
+
+def report(out: Path, console: Console) -> list[Path]:
+    """Draws the pictures of a folder of results and writes its tables; returns the pictures' paths."""
+    results, folder = collect(out), RunFolder(out)
+    summarise(results, folder, console)
+    row = shown(results.rows)
+    title = f"best agent of {Group(row['arm'], row['amount'], []).label}, seed {row['seed']}"
+    walks = _walks(results, row)
+    with matplotlib.rc_context(STYLE):
+        pictures = {
+            "report.png": png(draw(results)),
+            "network.png": png(network_picture(results.agent, title)),
+            "path.png": png(path_picture(walks, f"{title}: unseen mazes as they come, solved or not")),
+            "path.gif": animation(_solved(results, row), results.agent),
+        }
+    return [folder.write(name, picture) for name, picture in pictures.items()]
+
+
+def _walks(results: Results, row: Row) -> list[Walk]:
+    """The first unseen mazes of the training size, then the first of each larger size that is not like those before.
+
+    Mazes of one number and different sizes begin alike, so each panel takes another number.
+    """
+    own = max(1, _PANELS + 1 - len(results.sizes))
+    sizes = [row["size"]] * own + results.sizes[1:]
+    mazes = [_unseen(row, size) for size in sizes]
+    return [
+        Walk.of(results.agent, some[number % len(some)], results.steps_in(size), row["mode"])
+        for number, (some, size) in enumerate(zip(mazes, sizes, strict=True))
+    ]
+
+
+def _solved(results: Results, row: Row) -> Walk:
+    """The way through the first unseen maze of the training size that the agent solves, or through the first one."""
+    mazes = _unseen(row, row["size"])
+    goals = maze_rollout(results.agent, mazes, steps=row["steps"], mode=row["mode"]).goals[0]
+    return Walk.of(results.agent, mazes[int((goals > 0).int().argmax())], row["steps"], row["mode"])
+
+
+def _unseen(row: Row, size: int) -> Mazes:
+    return held_out(row["held_out"], size, apart_from=training(row["mazes"], row["size"], row["seed"]))
+
+
+def draw(results: Results) -> Figure:
+    """Evolution above; below, unseen mazes against the connections that are left."""
+    figure = Figure(figsize=(10, 6.6), dpi=150, layout="constrained")
+    seeds = len(results.seeds)
+    title = f"Gerum-style evolution in mazes: {results.title}, {seeds} seed{'s' if seeds > 1 else ''}"
+    figure.suptitle(title, fontsize=10.5, x=0.01, ha="left")
+    upper, lower = figure.subfigures(2, 1, squeeze=False, height_ratios=(1, 1.1)).ravel()
+    severed = [group for group in results.groups() if group.arm in ("none", "severance")]
+    others = [group for group in results.groups() if group.arm != "severance"]
+    fitness, controls, kept = upper.subplots(1, 3)
+    _curves(fitness, results, severed, "goals_train")
+    fitness.set(title="training mazes", ylabel="goals per maze")
+    _curves(controls, results, others, "goals_train")
+    controls.set(title="training mazes, controls", ylabel="goals per maze", ylim=fitness.get_ylim())
+    _curves(kept, results, severed, "mean_kept")
+    kept.set(title="connections kept, mean of population", ylabel="share", yscale="log")
+    _plain(kept.yaxis)
+    for ax in (controls, kept):
+        ax.legend(loc="best", ncols=2, fontsize=7, handlelength=1.2)
+    panels = lower.subplots(1, len(results.sizes), squeeze=False).ravel()
+    for ax, size in zip(panels, results.sizes, strict=True):
+        _generalisation(ax, results, size)
+    panels[0].legend(loc="best", fontsize=7)
+    return figure
+
+
+def _plain(axis: Axis) -> None:
+    """Numbers instead of powers of ten."""
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_locator(NullLocator())
+
+
+def _style(results: Results, group: Group) -> tuple[Any, str]:
+    """Colour and line of an arm: severance by its probability, controls by kind, the second amount of one dashed."""
+    amounts = [g.amount for g in results.groups() if g.arm == group.arm]
+    at = amounts.index(group.amount)
+    if group.arm == "none":
+        return "black", "-"
+    if group.arm == "severance":
+        return matplotlib.colormaps["viridis"](0.92 * (1 - at / max(len(amounts) - 1, 1))), "-"
+    return _CONTROLS[group.arm][0], ("-", "--", ":", "-.")[at % 4]
+
+
+def _curves(ax: Axes, results: Results, groups: Sequence[Group], column: str) -> None:
+    """Mean over seeds along the generations, with a band of one standard deviation."""
+    for group in groups:
+        colour, line = _style(results, group)
+        x = group.rows[0]["curves"]["generation"]
+        values = [spread(some) for some in zip(*(row["curves"][column] for row in group.rows), strict=True)]
+        mean, sd = np.array([v.mean for v in values]), np.array([v.sd for v in values])
+        ax.plot(x, mean, line, color=colour, label=group.label, zorder=3 if group.arm == "none" else 2)
+        ax.fill_between(x, np.maximum(mean - sd, 0), mean + sd, color=colour, alpha=0.08, lw=0)
+    ax.set(xlabel="generation", xlim=(0, None))
+
+
+def _generalisation(ax: Axes, results: Results, size: int) -> None:
+    """Goals in unseen mazes against the connections that are left: each seed, and means with 95 % intervals."""
+    for (hand, follower), line in zip(results.wall_followers.items(), ("--", ":"), strict=True):
+        ax.axhline(follower[f"goals_{size}"], color="0.55", ls=line, lw=1, label=f"wall follower, {hand} hand")
+    for group in results.groups():
+        colour, _ = _style(results, group)
+        marker = _CONTROLS.get(group.arm, ("", "o"))[1]
+        kept, goals_ = 100 * np.array(group.values("kept")), np.array(group.values(f"goals_{size}"))
+        ax.plot(kept, goals_, marker, color=colour, ms=2.5, alpha=0.45, mew=0)
+        mean = results.interval(group, f"goals_{size}")
+        ax.errorbar(
+            float(kept.mean()), mean.mean, mean.high - mean.mean, fmt=marker, color=colour, ms=6, elinewidth=1.1,
+            label=group.label if group.arm in ("none", *_CONTROLS) else None, zorder=4, mec="white", mew=0.5,
+        )  # fmt: skip
+    ax.set(
+        title=f"unseen mazes, {size} x {size}", xlabel="connections kept (%)", ylabel="goals per maze", xscale="log",
+        ylim=(0, None),
+    )  # fmt: skip
+    _plain(ax.xaxis)

@@ -1,0 +1,1 @@
+"""The tests. A package, because other distributions install a top-level one of this name."""
