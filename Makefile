@@ -10,14 +10,16 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install
 NATIVE := setup.py pyproject.toml neurokernels/_version.py $(shell find csrc -type f)
 
 # The libraries that tests and benchmarks compare with. Their declared needs would replace torch: only what they import is added.
-PEERS := spikingjelly==2.0.0 snntorch==1.0.0 norse==1.1.0 nir==1.0.8 nirtorch==2.6
-PEER_NEEDS := loguru h5py
+PEERS := spikingjelly==2.0.0 snntorch==1.0.0 norse==1.1.0 nir==1.0.8 nirtorch==2.6 \
+  cca-zoo==4.0.1 mvlearn==0.5.0
+PEER_NEEDS := loguru h5py seaborn
 
 .PHONY: demo test bench lint sanitize build clean distclean
 
 demo: $(VENV)/demo.stamp
 	$(BIN)/neurokernels train spiking --quick $(ARGS)
 	$(BIN)/neurokernels train spectral --quick $(ARGS)
+	$(BIN)/neurokernels train dcca --quick $(ARGS)
 
 test: $(VENV)/test.stamp
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal $(ARGS)

@@ -1,12 +1,14 @@
 """What published DCCA losses compute, from their formulas and by the packages that run, beside what ours do."""
 
 import re
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 import torch
 
 import neurokernels as nk
+from benchmarks import cca_errors
 from benchmarks import cca_objectives as published
 from neurokernels._core import backends
 
@@ -78,7 +80,7 @@ def test_no_other_formula_is_the_sum_of_all():
 
 
 def test_cca_zoo_is_the_sum_of_squares():
-    objectives = pytest.importorskip("cca_zoo.deep.objectives")
+    objectives = import_module("cca_zoo.deep.objectives")
     got = -objectives.CCALoss(reg_covar=published.REG)([X, Y])
     assert float(got) == pytest.approx(float(published.squares(X, Y, published.REG, K)), rel=1e-12)
     assert float(got) == pytest.approx(float(TRUTH[published.SQUARES]), rel=1e-9)
@@ -87,7 +89,7 @@ def test_cca_zoo_is_the_sum_of_squares():
 @pytest.mark.parametrize(("every", "formula"), [(True, published.frobenius), (False, published.largest)])
 def test_mvlearn(monkeypatch, every, formula):
     """Under a name that PyTorch dropped; its regulariser is 1e-3 and cannot be set."""
-    dcca = pytest.importorskip("mvlearn.embed.dcca")
+    dcca = import_module("mvlearn.embed.dcca")
     monkeypatch.setattr(torch, "symeig", lambda a, eigenvectors: torch.linalg.eigh(a), raising=False)
     # Its identity matrices are of the default dtype.
     before = torch.get_default_dtype()
@@ -101,7 +103,7 @@ def test_mvlearn(monkeypatch, every, formula):
 
 def test_gradients_of_a_constant_view():
     """Equal eigenvalues: a difference of eigendecompositions has no gradient there, ours has, and it is 0."""
-    objectives = pytest.importorskip("cca_zoo.deep.objectives")
+    objectives = import_module("cca_zoo.deep.objectives")
     x = torch.full((50, 4), 0.1, dtype=torch.float64)
     y = Y[:50, :4]
     found = {}
@@ -134,3 +136,31 @@ def test_links_of_the_page_lead_somewhere():
     links = [link for link in re.findall(r"\]\(([^)#]+)\)", page.read_text()) if "://" not in link]
     assert links
     assert [link for link in links if not (page.parent / link).exists()] == []
+
+
+def _parsed(text):
+    """Rows of a Markdown table by the input's name, without its shape: the cells."""
+    lines = [[cell.strip() for cell in line.strip("| \n").split("|")] for line in text.strip().splitlines()]
+    return lines[0], {row[0]: row[1:] for row in lines[2:]}
+
+
+def _error(cell):
+    return {"NaN": float("inf"), "wrong": 1.0}.get(cell) or float(cell)
+
+
+def test_the_table_of_errors_is_what_the_script_prints():
+    """But for rounding, which differs among processors; `fast` depends on whether there are bfloat16 products."""
+    page = (ROOT / "docs/canonical-correlation.md").read_text()
+    printed = re.search(r"<!-- table errors -->(.*?)<!-- end -->", page, re.DOTALL)[1]
+    (header, written), (columns, found) = _parsed(printed), _parsed(cca_errors.table())
+    assert (header, [*written]) == (columns, [*found])
+    ours = [i for i, name in enumerate(header[1:]) if name.startswith("`")]
+    assert len(ours) == 3
+    for name, cells in written.items():
+        for i, (cell, again) in enumerate(zip(cells, found[name], strict=True)):
+            if i in ours and "fast" not in header[i + 1]:
+                assert _error(again) < 10 * _error(cell), (name, header[i + 1])
+            if i not in ours:
+                assert _error(again) >= min(_error(cell), 1) / 30, (name, header[i + 1])
+    assert sum("NaN" in cells for cells in written.values()) >= 2
+    assert all(_error(cells[i]) < 1e-2 for rows in (written, found) for cells in rows.values() for i in ours)

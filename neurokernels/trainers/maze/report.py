@@ -85,7 +85,7 @@ def draw(results: Results) -> Figure:
     _curves(controls, results, others, "goals_train")
     controls.set(title="training mazes, controls", ylabel="goals per maze", ylim=fitness.get_ylim())
     _curves(kept, results, severed, "mean_kept")
-    kept.set(title="connections kept, mean of population", ylabel="share", yscale="log")
+    kept.set(title="connections kept", ylabel="share, mean of the population", yscale="log")
     _plain(kept.yaxis)
     for ax in (controls, kept):
         ax.legend(loc="best", ncols=2, fontsize=7, handlelength=1.2)
