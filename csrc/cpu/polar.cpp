@@ -80,7 +80,8 @@ int64_t rank_of(const Matrix<T>& m) {
 }  // namespace
 
 template <class T>
-bool polar(Matrix<T>& m, Matrix<T>& other, const Matrix<T>& gram, const Matrix<T>& polynomial, Precision precision, int again, int threads) {
+bool polar(Matrix<T>& m, Matrix<T>& other, const Matrix<T>& gram, const Matrix<T>& polynomial, Precision precision, int again,
+           int threads) {
   constexpr bool kDouble = std::is_same_v<T, double>;
   const int64_t rank = rank_of(m);
   if (rank == 0) return true;

@@ -8,8 +8,8 @@ namespace nk::tiles {
 namespace {
 
 template <class T>
-NK_INLINE void scale_any(const T* from, int64_t from_stride, int64_t rows, int64_t columns, T scale, const T* added, int64_t added_stride, T by,
-                           T* to, int64_t to_stride) {
+NK_INLINE void scale_any(const T* from, int64_t from_stride, int64_t rows, int64_t columns, T scale, const T* added, int64_t added_stride,
+                         T by, T* to, int64_t to_stride) {
   for (int64_t i = 0; i < rows; ++i) {
     const T *row = from + i * from_stride, *other = added + i * added_stride;
     T* out = to + i * to_stride;

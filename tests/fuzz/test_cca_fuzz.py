@@ -17,7 +17,7 @@ from tests.poison import poisoned
 
 plain_and_cpu = pytest.mark.parametrize("backend", ["reference", "cpu"])
 
-#: Error of the value, and of gradients relative to the largest entry, by dtype: rounding, times what regularisers allow.
+#: Error of the value, and of gradients relative to the largest entry: rounding, times what regularisers allow.
 BOUNDS = {
     torch.float64: (1e-10, 1e-7),
     torch.float32: (1e-5, 1e-3),

@@ -271,8 +271,8 @@ def dcca_loss(
         objective: ``"nuclear"``: the sum of all correlations (Andrew et al. 2013); ``"topk"``: of the k largest;
             ``"fro2"``: the sum of their squares. Published implementations differ in which of these they compute.
         k: How many correlations ``"topk"`` counts, and only that.
-        precision: ``"high"``: float32 throughout, gradients to about 1e-5 of the largest entry; ``"fast"``: fewer digits
-            where that saves time, values to 1e-3, gradients to 1e-2. float64 input is always exact.
+        precision: ``"high"``: float32 throughout, gradients to about 1e-5 of the largest entry; ``"fast"``: fewer
+            digits where that saves time, values to 1e-3, gradients to 1e-2. float64 input is always exact.
 
     Returns:
         ``[...]``, float32, or float64 for float64 input. An item with a NaN or an infinity is NaN, alone.
