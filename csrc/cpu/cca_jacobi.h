@@ -120,7 +120,9 @@ NK_INLINE I meet(const Triplets<L>& t, V tolerance, const uint8_t* first, const 
 #pragma GCC unroll 4
   for (int g = 0; g < N; ++g) {
     const V *left[L::kPairs] = {}, *right[L::kPairs] = {};
-    for (int pair = 0; pair < pairs; ++pair) left[pair] = t.columns[first[g + pair]] + t.above, right[pair] = t.columns[second[g + pair]] + t.above;
+    for (int pair = 0; pair < pairs; ++pair) {
+      left[pair] = t.columns[first[g + pair]] + t.above, right[pair] = t.columns[second[g + pair]] + t.above;
+    }
     product[g] = L::products(left, right, pairs, t.padded);
     a[g] = L::gather(t.squares, first + g, pairs), b[g] = L::gather(t.squares, second + g, pairs);
   }

@@ -107,8 +107,8 @@ struct Lanes {
       for (int i = 0; i < kWide && begin + i < length; ++i) column[begin + i] = x[i];
     }
   }
-  /// A column times a factor, to memory; up to a register beyond its end. With kUpper its rows beyond `diagonal` are those of the columns that
-  /// follow it, of a symmetric matrix: its lower triangle need not be there.
+  /// A column times a factor, to memory; up to a register beyond its end. With kUpper the matrix is symmetric, and its lower triangle need
+  /// not be there.
   template <bool kUpper>
   static NK_INLINE void store(Matrix a, int column, int length, V factor, double* to, int64_t item, int items) {
     for (int begin = 0; begin < length; begin += kWide) {

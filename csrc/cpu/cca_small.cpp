@@ -185,6 +185,11 @@ void multiply(const Views& views, Panel<S, T>& panel, const T* factor, int64_t f
   }
 }
 
+template <class T>
+void round_to(const double* from, int64_t size, T* to) {
+  std::transform(from, from + size, to, [](double value) { return static_cast<T>(value); });
+}
+
 template <class S, class T>
 void dcca_of(const Views& views, Small small, T* value, T* weights, T* mean, const Solver& solver, int threads) {
   const int columns = views.columns();
@@ -205,7 +210,7 @@ void dcca_of(const Views& views, Small small, T* value, T* weights, T* mean, con
       if (!weights) continue;
       T* to = weights + (first + l) * size;
       const double* from = here.moments + l * here.item;
-      for (int i = 0; i < columns; ++i) std::transform(from + i * here.stride, from + i * here.stride + columns, to + i * columns, [](double v) { return static_cast<T>(v); });
+      for (int i = 0; i < columns; ++i) round_to(from + i * here.stride, columns, to + i * columns);
     }
   });
 }
@@ -262,17 +267,14 @@ void correlations_of(const Views& views, Small small, T* values, T* ex, T* ax, T
     Small here = small;
     here.stride = group.stride, here.item = group.item, here.moments = group.moments.get();
     here.values = found.get(), here.a = here.values + items * m, here.b = here.a + items * d1 * m;
-    const auto round = [](const double* from, int64_t size, T* to) {
-      std::transform(from, from + size, to, [](double v) { return static_cast<T>(v); });
-    };
     for (int64_t l = 0; l < items; ++l) {
       group.panel.turn_to(first + l);
       gram(views, group.panel, here.moments + l * here.item, here.stride);
     }
     solver.solve(here, items, group.room.get());
-    round(here.values, items * m, values + first * m);
+    round_to(here.values, items * m, values + first * m);
     if (!ex) return;
-    round(here.a, items * d1 * m, ax + first * d1 * m), round(here.b, items * d2 * m, by + first * d2 * m);
+    round_to(here.a, items * d1 * m, ax + first * d1 * m), round_to(here.b, items * d2 * m, by + first * d2 * m);
     std::fill_n(factor.get(), (d1 + d2 + kBeyond) * stride, 0.0);
     for (int64_t l = 0; l < items; ++l) {
       group.panel.turn_to(first + l);
@@ -281,7 +283,7 @@ void correlations_of(const Views& views, Small small, T* values, T* ex, T* ax, T
                [&](int64_t row, int rows, const double* product) {
                  for (int i = 0; i < rows; ++i) {
                    const int64_t to = ((first + l) * views.rows() + row + i) * m;
-                   round(product + i * stride, m, ex + to), round(product + i * stride + m, m, ey + to);
+                   round_to(product + i * stride, m, ex + to), round_to(product + i * stride + m, m, ey + to);
                  }
                });
     }

@@ -165,8 +165,8 @@ V rank(const Work<L>& w, int j) {
   return before;
 }
 
-/// Correlations into `sigma`, U diag(s) into `m`, and directions of the wide view into `turned`. Correlations that are zero but for rounding
-/// are zero. Returns which items have not converged.
+/// Correlations into `sigma`, U diag(s) into `m`, directions of the wide view into `turned`, and one over what M has of a correlation into
+/// `squares`. Correlations that are zero but for rounding are zero. Returns which items have not converged.
 template <class L>
 I decompose(Work<L>& w, bool vectors) {
   const int p = w.tall.columns, n = w.wide.columns;
@@ -209,8 +209,8 @@ void weighted(const Work<L>& w, int rows, Matrix a, Matrix b) {
   }
 }
 
-/// The products a a', b b' and c d' of the derivative, [tall, tall], [wide, wide] and [tall, wide], times `factor`, as weights. They are put
-/// together in `tall.s`, `wide.s` and `spare`.
+/// The products a a', b b' and c d' of the derivative, [tall, tall], [wide, wide] and [tall, wide], times `factor`, as weights. They are
+/// put together in `tall.s`, `wide.s` and `spare`.
 template <class L>
 void write_weights(const Small& small, int items, const Work<L>& w, Matrix a, Matrix b, int depth_b, Matrix c, Matrix d, V factor) {
   constexpr Skip kSkip = L::kRows == 1 ? Skip::kLowerResult : Skip::kNothing;

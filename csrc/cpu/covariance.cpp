@@ -168,7 +168,8 @@ void wide_item(const Sides<S, T>& sides, In shape, T scale, T* out, Buffer<T>& s
     parallel_for(blocks_of(here), grain_of(shape), threads, [&](int64_t begin, int64_t end) {
       for (int64_t k = begin * kBlock; k < std::min(end * kBlock, here); k += kBlock) {
         for (int64_t i = 0, j = 0; i < g.count; ++i, j += g.width) {
-          sides.pack(start + k, std::min(kBlock, here - k), j, std::min(g.width, d - j), panels + i * size + k * g.stride, g.stride, g.width);
+          T* panel = panels + i * size + k * g.stride;
+          sides.pack(start + k, std::min(kBlock, here - k), j, std::min(g.width, d - j), panel, g.stride, g.width);
         }
       }
     });

@@ -77,7 +77,8 @@ struct Group {
 /// One thread's memory and what it has read of the agent and the group at hand.
 class Worker {
  public:
-  Worker(const Agents& agents, const Network& network, const Mazes& mazes, const Options& options, const uint8_t* around, const Table& table)
+  Worker(const Agents& agents, const Network& network, const Mazes& mazes, const Options& options, const uint8_t* around,
+         const Table& table)
       : agents_(agents),
         network_(network),
         mazes_(mazes),
@@ -162,7 +163,8 @@ bool has(Level level) {
 
 void run(const Agents& agents, const Network& network, const Mazes& mazes, const Options& options, const State* from, const State* to,
          int32_t* goals, int threads, Level level) {
-  if (!has(level)) throw std::invalid_argument("rollout: this processor or build lacks instruction set level " + std::to_string(int(level)));
+  if (!has(level))
+    throw std::invalid_argument("rollout: this processor or build lacks instruction set level " + std::to_string(int(level)));
   const Compiled kernel = compiled(level == Level::kBest ? best() : level);
   const std::vector<uint8_t> around = doubled(mazes, int64_t{mazes.height} * mazes.width);
   const Table table(options.knots);

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from matplotlib import colormaps
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import LineCollection
@@ -22,7 +23,7 @@ _AHEAD = np.array([(0, -1), (1, 0), (0, 1), (-1, 0)])
 _ASIDE = 0.13  # the way back is drawn on the other side of a corridor
 _FRAMES = 110
 _MILLISECONDS = 110
-_COLOURS = 32
+_COLOURS = 48
 
 
 @dataclass(frozen=True)
@@ -113,7 +114,7 @@ def labyrinth(ax: Axes, mazes: Mazes) -> None:
 
 def animation(walk: Walk, agent: Population) -> bytes:
     """A GIF of a walk up to the first arrival: the maze, and beside it what each unit of the network does."""
-    figure = Figure(figsize=(6.4, 2.9), dpi=75)
+    figure = Figure(figsize=(6.4, 2.9), dpi=100)
     canvas, graph = FigureCanvasAgg(figure), Graph.of(agent)
     left = figure.add_axes((0.0, 0.0, 0.44, 0.92))
     right = figure.add_axes((0.44, 0.02, 0.56, 0.88))
@@ -122,6 +123,11 @@ def animation(walk: Walk, agent: Population) -> bytes:
     (way,) = left.plot([], [], color=COLOURS[1], lw=1.5)
     (here,) = left.plot([], [], marker=(3, 0, 0), ms=8, color=COLOURS[3], mew=0)
     count = figure.text(0.02, 0.94, "", fontsize=9)
+    moving: list[Artist] = [way, here, units, count]
+    for artist in moving:
+        artist.set_animated(True)
+    canvas.draw()
+    still = canvas.copy_from_bbox(figure.bbox)  # walls and connections are drawn once
     activity = _activity(walk, agent, graph)
     steps = len(walk.seen.goals)
     last = min(walk.arrival or steps - 1, steps - 1)  # the state after a step is part of its picture
@@ -133,7 +139,9 @@ def animation(walk: Walk, agent: Population) -> bytes:
         here.set_marker((3, 0, -90 * int(walk.seen.heading[step, 0, 0])))
         units.set_facecolor(list(_shades(activity[step])))
         count.set_text(f"step {step}")
-        canvas.draw()
+        canvas.restore_region(still)
+        for artist in moving:
+            figure.draw_artist(artist)
         frames.append(Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3]))
     return _gif(frames)
 
