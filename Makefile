@@ -22,7 +22,7 @@ demo: $(VENV)/demo.stamp
 	$(BIN)/neurokernels train dcca --quick $(ARGS)
 
 test: $(VENV)/test.stamp
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal --durations=20 $(ARGS)
 
 bench: $(VENV)/test.stamp
 	$(BIN)/pytest --benchmark $(ARGS)

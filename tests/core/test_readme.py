@@ -64,3 +64,20 @@ def test_the_spectra_in_the_readme_are_those_of_the_committed_results():
     assert f"and **{ours[1]} %**" in text
     assert f"adds {plain[0]} % and {plain[1]} %" in text
     assert f"comes to {later[0]} % and {later[1]} %" in text
+
+
+def test_the_loss_of_dcca_in_the_readme_is_that_of_the_committed_results():
+    folder = README.parent / "benchmarks" / "results" / "intel-xeon-2c-avx512"
+    groups = {g["name"]: g["rows"] for g in json.loads((folder / "cca.json").read_text())["groups"]}
+    text = re.sub(r"\s+", " ", README.read_text())
+    rows = [
+        {row["name"]: row for row in groups[f"dcca_loss nuclear with gradient float32 {shape}"]}
+        for shape in ("128x10", "1024x256")
+    ]
+    ours, naive = ([1000 * found[name]["timing"]["best"] for found in rows] for name in ("cpu", "naive, 3 x eigh"))
+    errors = [rows[1][name]["extra"]["gradient error"] for name in ("cpu", "naive, 3 x eigh")]
+    assert f"takes **{ours[0]:.2f} ms** for 128 x 10" in text
+    assert f"three eigendecompositions take {naive[0]:.2f}" in text
+    assert f"**{ours[1]:.1f} ms** for 1024 x 256, where they take {naive[1]:.1f}" in text
+    assert [f"{error:.0e}" for error in errors] == ["1e-05", "1e-01"]
+    assert "errors of the gradient of 1e-5 and 1e-1" in text
