@@ -238,14 +238,16 @@ def test_a_sweep_that_is_stopped_goes_on_to_the_same_bits(swept: Path, tmp_path:
         process.wait()
     assert process.returncode == 128 + signal.SIGTERM
     assert "the same command with --resume goes on from there" in said.decode()
-    (stopped,) = {path.parent for path in tmp_path.glob(f"*/{POPULATION}")} & {tmp_path / NAMES[0]}
-    before = rows(stopped / "metrics.jsonl")
-    assert 0 < len(before) < 4000
-    lineage = Lineage(replace(TINY, generations=4000, every=4000), Run("none", 0, 0), RunFolder(stopped))
-    assert lineage.restore()
-    assert lineage.step()["generation"] == len(before) + 1
-    short = rows(swept / NAMES[0] / "metrics.jsonl")
-    assert [row["mean_fitness"] for row in before[:6]] == [row["mean_fitness"] for row in short][: len(before)]
+    stopped = [path.parent for path in tmp_path.glob(f"*/{POPULATION}")]
+    assert stopped
+    for folder in stopped:
+        before, short = rows(folder / "metrics.jsonl"), rows(swept / folder.name / "metrics.jsonl")
+        assert 0 < len(before) < 4000
+        assert [row["mean_fitness"] for row in before[:6]] == [row["mean_fitness"] for row in short[: len(before)]]
+        arm = Run("none", 0, 0) if folder.name == NAMES[0] else Run("severance", 0.2, 0)
+        lineage = Lineage(replace(TINY, generations=4000, every=4000), arm, RunFolder(folder))
+        assert lineage.restore()
+        assert lineage.step()["generation"] == len(before) + 1
 
 
 def test_several_processes_reach_the_same_numbers_and_arms_can_be_added(
