@@ -11,8 +11,8 @@ NATIVE := setup.py pyproject.toml neurokernels/_version.py $(shell find csrc -ty
 
 # The libraries that tests and benchmarks compare with. Their declared needs would replace torch: only what they import is added.
 PEERS := spikingjelly==2.0.0 snntorch==1.0.0 norse==1.1.0 nir==1.0.8 nirtorch==2.6 \
-  cca-zoo==4.0.1 mvlearn==0.5.0
-PEER_NEEDS := loguru h5py seaborn
+  cca-zoo==4.0.1 mvlearn==0.5.0 rsatoolbox==0.3.2
+PEER_NEEDS := loguru h5py seaborn scikit-image joblib coverage petname networkx tqdm
 
 .PHONY: demo test bench lint sanitize build clean distclean
 

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import signal
 import subprocess
 import sys
@@ -27,6 +28,7 @@ from neurokernels.trainers.maze.labyrinths import follow_wall, held_out, trainin
 from neurokernels.trainers.maze.paths import Walk
 from neurokernels.trainers.maze.results import Group, Results, holm, paired, shown
 from neurokernels.trainers.maze.settings import Run, Settings
+from neurokernels.trainers.maze.summary import summarise
 from neurokernels.trainers.maze.trainer import BEST, POPULATION, Examiner, Lineage
 from neurokernels.trainers.run import RunError, RunFolder
 
@@ -219,7 +221,7 @@ def test_a_broken_checkpoint_is_named(tmp_path: Path):
 
 
 def test_a_sweep_that_is_stopped_goes_on_to_the_same_bits(swept: Path, tmp_path: Path):
-    longer = ["--generations", "4000", "--every", "4000", "--checkpoint-seconds", "0.01", "--jobs", "2"]
+    longer = ["--generations", "4000", "--every", "4000", "--checkpoint-seconds", "0.01"]
     arguments = [*ASKED, *longer, "--sparse", "--noises", "--l1s", "--out", str(tmp_path), "--resume"]
     process = subprocess.Popen(
         [sys.executable, "-m", "neurokernels", "train", "maze", *arguments],
@@ -238,16 +240,13 @@ def test_a_sweep_that_is_stopped_goes_on_to_the_same_bits(swept: Path, tmp_path:
         process.wait()
     assert process.returncode == 128 + signal.SIGTERM
     assert "the same command with --resume goes on from there" in said.decode()
-    stopped = [path.parent for path in tmp_path.glob(f"*/{POPULATION}")]
-    assert stopped
-    for folder in stopped:
-        before, short = rows(folder / "metrics.jsonl"), rows(swept / folder.name / "metrics.jsonl")
-        assert 0 < len(before) < 4000
-        assert [row["mean_fitness"] for row in before[:6]] == [row["mean_fitness"] for row in short[: len(before)]]
-        arm = Run("none", 0, 0) if folder.name == NAMES[0] else Run("severance", 0.2, 0)
-        lineage = Lineage(replace(TINY, generations=4000, every=4000), arm, RunFolder(folder))
-        assert lineage.restore()
-        assert lineage.step()["generation"] == len(before) + 1
+    (stopped,) = (path.parent for path in tmp_path.glob(f"*/{POPULATION}"))
+    before, short = (rows(out / NAMES[0] / "metrics.jsonl") for out in (tmp_path, swept))
+    assert 0 < len(before) < 4000
+    assert [row["mean_fitness"] for row in before[:6]] == [row["mean_fitness"] for row in short[: len(before)]]
+    lineage = Lineage(replace(TINY, generations=4000, every=4000), Run("none", 0, 0), RunFolder(stopped))
+    assert lineage.restore()
+    assert lineage.step()["generation"] == len(before) + 1
 
 
 def test_several_processes_reach_the_same_numbers_and_arms_can_be_added(
@@ -311,6 +310,23 @@ def test_arms_are_compared_seed_by_seed():
     assert results.compared(none, goals) is None
     assert results.compared(Group("l1", 1.0, [made("l1", 1.0, 0, 1.0)]), goals) is None
     assert math.isnan(paired([0.5, 0.5]).p)
+
+
+def test_the_summary_names_the_differences(swept: Path, tmp_path: Path):
+    results = Results(
+        [json.loads(line) for line in (swept / "results.jsonl").read_text().splitlines()], Population.random(1)
+    )
+    ends = {(row["arm"], row["seed"]): row["result"] for row in results.rows}
+    for seed, more in enumerate((1.0, 1.001)):
+        ends["severance", seed]["goals_5"] = ends["none", seed]["goals_5"] + more
+        ends["severance", seed]["goals_3"] = ends["none", seed]["goals_3"] - more
+        ends["severance", seed]["solved_5"] = ends["none", seed]["solved_5"] + (1, -1)[seed]
+    summarise(results, RunFolder(tmp_path), Console(quiet=True))
+    said = (tmp_path / "summary.md").read_text()
+    assert "- goals, 5 x 5: more than none at severance 0.2, less at –\n" in said
+    assert "- goals, 3 x 3: more than none at severance –, less at 0.2\n" in said
+    assert "- solved, 5 x 5 (points): more than none at severance –, less at –\n" in said
+    assert re.search(r"\| severance 0.2 \| 2 \|.* \| \+1.00 \[\+0.99, \+1.01\], p = 0.00", said)
 
 
 def test_many_comparisons_are_corrected():

@@ -211,13 +211,12 @@ def dcca_backward(g: Tensor, x: Tensor, y: Tensor, weights: Tensor, mean: Tensor
     dx, dy = x.new_empty(x.shape), y.new_empty(y.shape)
     small, exact = max(d1, d2) <= SMALL, mean.dtype == torch.float64
     rows, columns, warps = (32, 16 if max(d1, d2) <= 16 else 32, 4) if small or exact else (64, 64, 8)
-    inner = columns if small or exact else 16
     blocks, across, below = _cdiv(n, rows), _cdiv(d1, columns), _cdiv(d2, columns)
     _launch(
         gradient_kernel, (_items(x) * blocks, across + below), x, warps, g=g.to(mean.dtype).contiguous(), x=_samples(x),
         y=_samples(y), weights=weights.contiguous(), mean=mean.contiguous(),
         drift=None if small and n <= FEW else _drift(x, y, mean), dx=dx, dy=dy, n=n, d1=d1, d2=d2, blocks=blocks,
         across=across, PRECISION="ieee" if exact or small else "tf32x3",
-        ROWS=rows, COLUMNS=columns, INNER=inner,
+        ROWS=rows, COLUMNS=columns, INNER=16,
     )  # fmt: skip
     return dx, dy

@@ -132,13 +132,14 @@ class Results:
 
 def paired(differences: list[float]) -> Difference:
     """Mean, confidence interval and t-test of at least two differences."""
-    mean = float(np.mean(differences))
-    error = float(np.std(differences, ddof=1)) / len(differences) ** 0.5
-    if error == 0:  # all the same, so the test has nothing to divide by
-        return Difference(mean, mean, mean, float("nan"), len(differences))
-    found = stats.ttest_1samp(differences, 0.0)
-    low, high = found.confidence_interval(0.95)
-    return Difference(mean, float(low), float(high), float(found.pvalue), len(differences))
+    values, count = np.round(differences, 12), len(differences)
+    mean = float(values.mean())
+    if values.min() == values.max():  # the test has nothing to divide by
+        return Difference(mean, mean, mean, float("nan"), count)
+    error = float(values.std(ddof=1)) / count**0.5
+    half = float(stats.t.ppf(0.975, count - 1)) * error
+    p = 2 * float(stats.t.sf(abs(mean) / error, count - 1))
+    return Difference(mean, mean - half, mean + half, p, count)
 
 
 def holm(ps: list[float]) -> list[float]:

@@ -86,11 +86,7 @@ def _findings(results: Results) -> Iterator[str]:
             better, worse = (
                 [f"{g.amount:g}" for g, d, p in severed if p < ALPHA and sign * d.mean > 0] for sign in (1, -1)
             )
-            yield f"{name}: more than none with severance {_listed(better)}, less with {_listed(worse)}"
+            yield f"{name}: more than none at severance {', '.join(better) or '–'}, less at {', '.join(worse) or '–'}"
     kept = [100 * share for group in results.groups() for share in group.values("kept") if group.arm == "severance"]
     if kept:
         yield f"connections that severed agents kept: {min(kept):.1f} to {max(kept):.1f} %"
-
-
-def _listed(amounts: list[str]) -> str:
-    return ", ".join(amounts) if amounts else "at no probability"
