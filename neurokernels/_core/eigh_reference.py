@@ -22,8 +22,8 @@ def eigh(a: Tensor, vectors: bool) -> tuple[Tensor, Tensor]:
 def decomposed(a: Tensor) -> tuple[Tensor, Tensor]:
     """`torch.linalg.eigh` of finite matrices, for which LAPACK's divide and conquer does not always converge.
 
-    Rows of zeros, as in the covariance of dead units, are enough for some builds to give up or to return NaN. Such a matrix
-    is solved again alone: in float64 if it has fewer digits, and after a rotation, which leaves no zeros, if it has not.
+    Rows of zeros, as in the covariance of dead units, are enough for some builds to give up or to return NaN. Such a
+    matrix is solved again alone: in float64 if it has fewer digits; after a rotation, which leaves no zeros, if not.
     """
     try:
         values, columns = torch.linalg.eigh(a)

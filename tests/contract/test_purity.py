@@ -120,10 +120,8 @@ def test_memory_is_given_back(op, backend):
 
 def test_a_tensor_that_is_kept_is_seen(monkeypatch):
     """Mutant of the test above."""
-    kept = []
-    monkeypatch.setattr(
-        "tests.contract.test_purity.cotangents", lambda outputs: kept.append(outputs) or cotangents(outputs)
-    )
+    kept, honest = [], cotangents
+    monkeypatch.setitem(globals(), "cotangents", lambda outputs: honest(kept.append(outputs) or outputs))
     with pytest.raises(AssertionError):
         test_memory_is_given_back(OPS[0], OPS[0].usual)
 
