@@ -29,7 +29,7 @@ def decomposed(a: Tensor) -> tuple[Tensor, Tensor]:
         values, columns = torch.linalg.eigh(a)
         if columns.sum().isfinite():  # those of a right answer are of length one
             return values, columns
-    except torch.linalg.LinAlgError:
+    except torch.linalg.LinAlgError:  # type: ignore[attr-defined]
         pass
     if a.ndim > 2:
         alone = [decomposed(matrix) for matrix in a.flatten(0, -3)]

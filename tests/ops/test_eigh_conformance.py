@@ -267,7 +267,7 @@ def test_refusals():
 @pytest.mark.parametrize("backend", ["reference", "cpu"])
 @dtypes
 def test_a_lonely_matrix_that_lapack_gives_up(dtype, backend, monkeypatch):
-    """Divide and conquer does so on covariances of dead units, in some builds: here on every matrix with a row of zeros."""
+    """Divide and conquer does so on covariances of dead units, in some builds: here on each with a row of zeros."""
     solve = torch.linalg.eigh
 
     def stubborn(a: Tensor) -> tuple[Tensor, Tensor]:
