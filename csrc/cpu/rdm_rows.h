@@ -1,0 +1,72 @@
+// Loops over one pattern, compiled per instruction set (rdm_rows.cpp). S is the type in storage, T the one that is computed in. What is
+// prepared once per element is prepared in double: a channel's mean, subtracted from a rounded value, would leave its rounding error.
+#pragma once
+
+#include "common/element.h"
+#include "cpu/covariance_gram.h"
+
+namespace nk::rdm {
+
+using moments::kLine;
+
+/// The mean of a row, taken relative to its first element: of a constant row it is that element.
+template <class S>
+double mean_of(const S* x, int64_t n);
+
+/// The sum of (x - shift)^2.
+template <class S>
+double squares_of(const S* x, int64_t n, double shift);
+
+/// sums += (x - shift) * factor, where that is finite.
+template <class S>
+void add_finite(const S* x, int64_t n, double shift, double factor, double* sums);
+
+/// sums += x - centre.
+template <class S>
+void add_row(const S* x, int64_t n, const double* centre, double* sums);
+
+/// out = (x - shift) * factor - centre.
+template <class S, class T>
+void affine_row(const S* x, int64_t n, double shift, double factor, const double* centre, T* out);
+
+/// out = log((x - shift) * factor) - centre.
+template <class S, class T>
+void log_row(const S* x, int64_t n, double shift, double factor, const double* centre, T* out);
+
+/// The sum of (x - shift) * c.
+template <class S, class T>
+double inner_row(const S* x, const T* c, int64_t n, double shift);
+
+/// The sum of a * b.
+template <class T>
+double dot_row(const T* a, const T* b, int64_t n);
+
+/// out = scale * ((h + hs) - k); returns how many of these are not above `near` times h + hs, before the scale.
+template <class T>
+int64_t distance_row(const T* k, T h, const T* hs, int64_t n, T near, T scale, T* out);
+
+/// out = sqrt(out).
+template <class T>
+void root_row(T* out, int64_t n);
+
+/// sums[l] += half the sum over k of (a_k - as[k][l]) (b_k - bs[k][l]) for a line of patterns; a and b are columns.
+template <class T>
+void direct_line(const T* a, const T* b, int64_t stride, const T* as, const T* bs, int64_t others, int64_t depth, double* sums);
+
+/// out += w * (x - y).
+template <class T>
+void add_difference(const T* x, const T* y, int64_t n, T w, T* out);
+
+/// out = factor * (c - mean - (x - shift) * by), rounded; `mean` is that of c, or 0.
+template <class S, class T>
+void project_row(const T* c, int64_t n, double mean, const S* x, double shift, double by, double factor, S* out);
+
+/// out = factor * (c + c2 / ((x - shift) * rate)), rounded.
+template <class S, class T>
+void rate_row(const T* c, const T* c2, int64_t n, const S* x, double shift, double rate, double factor, S* out);
+
+/// out = factor * c, rounded.
+template <class S, class T>
+void scaled_row(const T* c, int64_t n, double factor, S* out);
+
+}  // namespace nk::rdm
