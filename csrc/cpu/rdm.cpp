@@ -2,8 +2,8 @@
 // tiles: results depend neither on the number of threads nor on where a pair stands, and patterns that are the same are 0 apart.
 #include "cpu/rdm.h"
 
-#include "cpu/covariance_gram.h"
 #include "cpu/rdm_item.h"
+#include "cpu/rdm_products.h"
 #include "cpu/tiles.h"
 
 namespace nk::rdm {
@@ -11,19 +11,19 @@ namespace {
 
 /// Channels that are added to a tile at a time.
 constexpr int64_t kDepth = 128;
-/// Lines of the widest tile: it and two panels of kDepth channels fit a core's cache.
+/// Lines of the widest tile: it and kDepth channels of its patterns fit a core's cache.
 constexpr int64_t kWidest = 12;
 /// Channels that are prepared at a time, for a line of patterns.
 constexpr int64_t kChunk = 256;
 
-/// Factors of a product that lie in streams of a panel, and how many channels they have.
+/// Where the factors of a product begin, in channels of a packed pattern, and how many there are.
 struct Segment {
   int64_t left, right, depth;
 };
 
-/// Patterns in groups of one width, in whole lines; each group is a panel [channels, patterns] whose rows lie `stride` apart.
+/// Patterns in groups of one width, in whole lines: the sides of tiles.
 struct Groups {
-  int64_t count, width, stride;
+  int64_t count, width;
 };
 
 template <class T>
@@ -32,8 +32,7 @@ Groups grouped(int64_t patterns, int threads) {
   int64_t count = (lines + kWidest - 1) / kWidest;
   while (count > 1 && count * (count + 1) < 4 * threads && lines >= 4 * (count + 1)) ++count;  // two tiles for every thread
   const int64_t width = (lines + count - 1) / count;
-  // An odd number of lines between rows spreads a column of a panel over all sets of a cache.
-  return {(lines + width - 1) / width, width * kLine<T>, (width | 1) * kLine<T>};
+  return {(lines + width - 1) / width, width * kLine<T>};
 }
 
 template <class S, class T>
@@ -41,8 +40,8 @@ class Distances {
  public:
   Distances(Metric metric, const In& in, int64_t item, bool square, T* out, int threads)
       : metric_(metric), item_(metric, in, item, threads), groups_(grouped<T>(in.rows, threads)), n_(in.rows), square_(square),
-        scale_(static_cast<T>(scale_of(metric, in))), threads_(threads), depth_(item_.streams() * in.columns), out_(out),
-        panels_(groups_.count * depth_ * groups_.stride), sizes_(n_) {
+        scale_(static_cast<T>(scale_of(metric, in))), threads_(threads), sliver_(item_.streams() * in.columns * kLine<T>), out_(out),
+        packed_((n_ + kLine<T> - 1) / kLine<T> * sliver_), sizes_(n_) {
     const int64_t d = in.columns, left = item_.left_streams() * d;
     if (metric == Metric::kPoisson) segments_ = {{0, d, d}, {d, 0, d}};
     else if (metric == Metric::kCrossnobis) segments_ = {{0, left, left}};
@@ -61,29 +60,30 @@ class Distances {
   }
 
  private:
-  T* panel(int64_t group) const { return panels_.data() + group * depth_ * groups_.stride; }
+  /// Where pattern i begins: its numbers are a line apart.
+  const T* pattern(int64_t i) const { return packed_.data() + i / kLine<T> * sliver_ + i % kLine<T>; }
   int64_t rows_of(int64_t group) const { return std::min(groups_.width, n_ - group * groups_.width); }
 
-  /// Prepared patterns to panels, a line of them at a time.
+  /// Prepared patterns, packed a line of them at a time.
   void pack() {
     const int64_t lines = (n_ + kLine<T> - 1) / kLine<T>;
-    parallel_for(lines, kGrain / (depth_ * kLine<T>) + 1, threads_, [&](int64_t begin, int64_t end) {
+    parallel_for(lines, kGrain / sliver_ + 1, threads_, [&](int64_t begin, int64_t end) {
       const Numbers<T> rows(kLine<T> * kChunk);
       double work[kChunk];
       for (int64_t line = begin; line < end; ++line) {
-        for (int64_t stream = 0; stream < item_.streams(); ++stream) pack_line(line * kLine<T>, stream, rows.data(), work);
+        for (int64_t stream = 0; stream < item_.streams(); ++stream) pack_line(line, stream, rows.data(), work);
       }
     });
   }
 
-  void pack_line(int64_t first, int64_t stream, T* rows, double* work) {
-    const int64_t group = first / groups_.width, count = std::min(kLine<T>, n_ - first), d = item_.columns();
+  void pack_line(int64_t line, int64_t stream, T* rows, double* work) {
+    const int64_t first = line * kLine<T>, count = std::min(kLine<T>, n_ - first), d = item_.columns();
+    T* to = packed_.data() + line * sliver_ + stream * d * kLine<T>;
     std::fill_n(rows + count * kChunk, (kLine<T> - count) * kChunk, T(0));
     for (int64_t k = 0; k < d; k += kChunk) {
       const int64_t here = std::min(kChunk, d - k);
       for (int64_t i = 0; i < count; ++i) item_.fill(stream, first + i, k, here, rows + i * kChunk, work);
-      T* to = panel(group) + (stream * d + k) * groups_.stride + first - group * groups_.width;
-      tiles::transpose(rows, kChunk, kLine<T>, here, to, groups_.stride, false);
+      tiles::transpose(rows, kChunk, kLine<T>, here, to + k * kLine<T>, kLine<T>, false);
     }
   }
 
@@ -101,14 +101,14 @@ class Distances {
   }
 
   void multiply(int64_t down, int64_t across, T* tile) const {
-    const int64_t stride = groups_.stride, width = groups_.width;
+    const int64_t width = groups_.width;
+    const T *a = pattern(down * width), *b = pattern(across * width);
     const int m = static_cast<int>(rows_of(down)), n = static_cast<int>(rows_of(across));
     std::fill_n(tile, width * width, T(0));
     for (const Segment& s : segments_) {
-      const T *a = panel(down) + s.left * stride, *b = panel(across) + s.right * stride;
       for (int64_t k = 0; k < s.depth; k += kDepth) {
         const int here = static_cast<int>(std::min(kDepth, s.depth - k));
-        moments::add_gram({a + k * stride, b + k * stride, tile, stride, stride, width, m, n, here}, down == across);
+        add_slivers({a + (s.left + k) * kLine<T>, b + (s.right + k) * kLine<T>, tile, sliver_, width, m, n, here}, down == across);
       }
     }
   }
@@ -148,9 +148,9 @@ class Distances {
       if (!any) continue;
       double sums[kLine<T>] = {};
       for (const Segment& s : segments_) {
-        const int64_t stride = groups_.stride, left = s.left * stride, right = s.right * stride;
-        const T *a = panel(down) + i, *b = panel(across) + line;
-        direct_line(a + left, a + right, stride, b + left, b + right, stride, s.depth, sums);
+        const T *a = pattern(down * groups_.width + i), *b = pattern(across * groups_.width + line);
+        const int64_t left = s.left * kLine<T>, right = s.right * kLine<T>;
+        direct_line(a + left, a + right, b + left, b + right, s.depth, sums);
       }
       for (int64_t j = begin; j < end; ++j) {
         if (is_close(j)) to[j] = static_cast<T>(static_cast<double>(scale_) * sums[j - line]);
@@ -165,9 +165,9 @@ class Distances {
   bool square_;
   T scale_;
   int threads_;
-  int64_t depth_;
+  int64_t sliver_;
   T* out_;
-  Numbers<T> panels_;
+  Numbers<T> packed_;
   std::vector<T> sizes_;
   std::vector<Segment> segments_;
 };

@@ -67,11 +67,6 @@ NK_INLINE double inner_any(const S* x, const T* c, int64_t n, double shift) {
 }
 
 template <class T>
-NK_INLINE double dot_any(const T* a, const T* b, int64_t n) {
-  return summed(n, [=](int64_t i) { return static_cast<double>(a[i]) * static_cast<double>(b[i]); });
-}
-
-template <class T>
 NK_INLINE int64_t distance_any(const T* k, T h, const T* hs, int64_t n, T near, T scale, T* out) {
   int64_t close = 0;
 #pragma GCC ivdep
@@ -90,14 +85,14 @@ NK_INLINE void root_any(T* out, int64_t n) {
 }
 
 template <class T>
-NK_INLINE void direct_any(const T* a, const T* b, int64_t stride, const T* as, const T* bs, int64_t others, int64_t depth, double* sums) {
+NK_INLINE void direct_any(const T* a, const T* b, const T* as, const T* bs, int64_t depth, double* sums) {
   constexpr int64_t kBlock = 64;
   for (int64_t start = 0; start < depth; start += kBlock) {
     const int64_t end = start + kBlock < depth ? start + kBlock : depth;
     T block[kLine<T>] = {};
     for (int64_t k = start; k < end; ++k) {
-      const T left = a[k * stride], right = b[k * stride];
-      const T *row = as + k * others, *other = bs + k * others;
+      const T left = a[k * kLine<T>], right = b[k * kLine<T>];
+      const T *row = as + k * kLine<T>, *other = bs + k * kLine<T>;
 #pragma GCC ivdep
       for (int64_t l = 0; l < kLine<T>; ++l) block[l] += (left - row[l]) * (right - other[l]);
     }
@@ -105,10 +100,10 @@ NK_INLINE void direct_any(const T* a, const T* b, int64_t stride, const T* as, c
   }
 }
 
-template <class T>
-NK_INLINE void add_difference_any(const T* x, const T* y, int64_t n, T w, T* out) {
+template <class S, class T>
+NK_INLINE void add_difference_any(const S* x, const S* y, int64_t n, T w, T* out) {
 #pragma GCC ivdep
-  for (int64_t i = 0; i < n; ++i) out[i] += w * (x[i] - y[i]);
+  for (int64_t i = 0; i < n; ++i) out[i] += w * (widen(x[i]) - widen(y[i]));
 }
 
 template <class S, class T>
@@ -162,6 +157,10 @@ void log_row(const S* x, int64_t n, double shift, double factor, const double* c
   NK_MULTIVERSION double inner_row(const S* x, const T* c, int64_t n, double shift) {                                                      \
     return inner_any(x, c, n, shift);                                                                                                      \
   }                                                                                                                                        \
+  template <>                                                                                                                              \
+  NK_MULTIVERSION void add_difference(const S* x, const S* y, int64_t n, T w, T* out) {                                                    \
+    add_difference_any(x, y, n, w, out);                                                                                                   \
+  }                                                                                                                                        \
   template void log_row(const S* x, int64_t n, double shift, double factor, const double* centre, T* out);                                 \
   template <>                                                                                                                              \
   NK_MULTIVERSION void project_row(const T* c, int64_t n, double mean, const S* x, double shift, double by, double factor, S* out) {       \
@@ -175,27 +174,18 @@ void log_row(const S* x, int64_t n, double shift, double factor, const double* c
   NK_MULTIVERSION void scaled_row(const T* c, int64_t n, double factor, S* out) {                                                          \
     scaled_any(c, n, factor, out);                                                                                                         \
   }
-#define NK_COMPUTED(T)                                                                                                                     \
-  template <>                                                                                                                              \
-  NK_MULTIVERSION double dot_row(const T* a, const T* b, int64_t n) {                                                                      \
-    return dot_any(a, b, n);                                                                                                               \
-  }                                                                                                                                        \
-  template <>                                                                                                                              \
-  NK_MULTIVERSION int64_t distance_row(const T* k, T h, const T* hs, int64_t n, T near, T scale, T* out) {                                 \
-    return distance_any(k, h, hs, n, near, scale, out);                                                                                    \
-  }                                                                                                                                        \
-  template <>                                                                                                                              \
-  NK_MULTIVERSION void root_row(T* out, int64_t n) {                                                                                       \
-    root_any(out, n);                                                                                                                      \
-  }                                                                                                                                        \
-  template <>                                                                                                                              \
-  NK_MULTIVERSION void direct_line(const T* a, const T* b, int64_t stride, const T* as, const T* bs, int64_t others, int64_t depth,        \
-                                   double* sums) {                                                                                         \
-    direct_any(a, b, stride, as, bs, others, depth, sums);                                                                                 \
-  }                                                                                                                                        \
-  template <>                                                                                                                              \
-  NK_MULTIVERSION void add_difference(const T* x, const T* y, int64_t n, T w, T* out) {                                                    \
-    add_difference_any(x, y, n, w, out);                                                                                                   \
+#define NK_COMPUTED(T)                                                                                            \
+  template <>                                                                                                     \
+  NK_MULTIVERSION int64_t distance_row(const T* k, T h, const T* hs, int64_t n, T near, T scale, T* out) {        \
+    return distance_any(k, h, hs, n, near, scale, out);                                                           \
+  }                                                                                                               \
+  template <>                                                                                                     \
+  NK_MULTIVERSION void root_row(T* out, int64_t n) {                                                              \
+    root_any(out, n);                                                                                             \
+  }                                                                                                               \
+  template <>                                                                                                     \
+  NK_MULTIVERSION void direct_line(const T* a, const T* b, const T* as, const T* bs, int64_t depth, double* sums) {\
+    direct_any(a, b, as, bs, depth, sums);                                                                        \
   }
 
 NK_STORED(float)

@@ -3,11 +3,9 @@
 #pragma once
 
 #include "common/element.h"
-#include "cpu/covariance_gram.h"
+#include "cpu/rdm_products.h"
 
 namespace nk::rdm {
-
-using moments::kLine;
 
 /// The mean of a row, taken relative to its first element: of a constant row it is that element.
 template <class S>
@@ -37,10 +35,6 @@ void log_row(const S* x, int64_t n, double shift, double factor, const double* c
 template <class S, class T>
 double inner_row(const S* x, const T* c, int64_t n, double shift);
 
-/// The sum of a * b.
-template <class T>
-double dot_row(const T* a, const T* b, int64_t n);
-
 /// out = scale * ((h + hs) - k); returns how many of these are not above `near` times h + hs, before the scale.
 template <class T>
 int64_t distance_row(const T* k, T h, const T* hs, int64_t n, T near, T scale, T* out);
@@ -49,13 +43,13 @@ int64_t distance_row(const T* k, T h, const T* hs, int64_t n, T near, T scale, T
 template <class T>
 void root_row(T* out, int64_t n);
 
-/// sums[l] += half the sum over k of (a_k - as[k][l]) (b_k - bs[k][l]) for a line of patterns; a and b are columns.
+/// sums[l] += half the sum over k of (a_k - as[k][l]) (b_k - bs[k][l]) for a line of patterns. Those of a and b are a line apart too.
 template <class T>
-void direct_line(const T* a, const T* b, int64_t stride, const T* as, const T* bs, int64_t others, int64_t depth, double* sums);
+void direct_line(const T* a, const T* b, const T* as, const T* bs, int64_t depth, double* sums);
 
 /// out += w * (x - y).
-template <class T>
-void add_difference(const T* x, const T* y, int64_t n, T w, T* out);
+template <class S, class T>
+void add_difference(const S* x, const S* y, int64_t n, T w, T* out);
 
 /// out = factor * (c - mean - (x - shift) * by), rounded; `mean` is that of c, or 0.
 template <class S, class T>
