@@ -153,7 +153,10 @@ class Distances {
         direct_line(a + left, a + right, b + left, b + right, s.depth, sums);
       }
       for (int64_t j = begin; j < end; ++j) {
-        if (is_close(j)) to[j] = static_cast<T>(static_cast<double>(scale_) * sums[j - line]);
+        if (!is_close(j)) continue;
+        double half = sums[j - line];
+        if (half <= kVeryNear * (h + sizes[j])) half = item_.apart(down * groups_.width + i, across * groups_.width + j);
+        to[j] = static_cast<T>(static_cast<double>(scale_) * half);
       }
     }
   }

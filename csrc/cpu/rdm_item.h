@@ -16,6 +16,8 @@ namespace nk::rdm {
 
 /// A pair is close where its distance is below this share of the distances of both from the mean pattern: four bits are lost there.
 constexpr double kNear = 1.0 / 16;
+/// And below this share, what rounding of prepared patterns has taken shows too: a thousandth, five digits of float.
+constexpr double kVeryNear = 1.0 / 1024;
 /// Sums of a mean pattern that are added up in order: as many threads may take part in it, and none of them changes a bit.
 constexpr int64_t kParts = 16;
 /// Elements that are worth a thread.
@@ -82,6 +84,12 @@ class Item {
       }
       for (int64_t k = 0; k < count; ++k) out[k] = static_cast<T>(work[k]);
     }
+  }
+
+  /// Half the sum of products of differences, from the patterns as they came in: for one fold.
+  double apart(int64_t i, int64_t j) const {
+    if (metric_ == Metric::kPoisson) return rates_apart(row(i), row(j), in_.columns, kPriorShift, kPriorFactor);
+    return 0.5 * squares_apart(row(i), row(j), in_.columns, shift_[i], factor_[i], shift_[j], factor_[j]);
   }
 
  private:

@@ -106,6 +106,14 @@ NK_INLINE void add_difference_any(const S* x, const S* y, int64_t n, T w, T* out
   for (int64_t i = 0; i < n; ++i) out[i] += w * (widen(x[i]) - widen(y[i]));
 }
 
+template <class S>
+NK_INLINE double squares_apart_any(const S* x, const S* y, int64_t n, double x_shift, double x_factor, double y_shift, double y_factor) {
+  return summed(n, [=](int64_t i) {
+    const double value = (widen(x[i]) - x_shift) * x_factor - (widen(y[i]) - y_shift) * y_factor;
+    return value * value;
+  });
+}
+
 template <class S, class T>
 NK_INLINE void project_any(const T* c, int64_t n, double mean, const S* x, double shift, double by, double factor, S* out) {
 #pragma GCC ivdep
@@ -131,23 +139,39 @@ void log_row(const S* x, int64_t n, double shift, double factor, const double* c
   for (int64_t i = 0; i < n; ++i) out[i] = static_cast<T>(std::log((widen(x[i]) - shift) * factor) - centre[i]);
 }
 
-#define NK_STORED(S)                                                                                                    \
-  template <>                                                                                                           \
-  NK_MULTIVERSION double mean_of(const S* x, int64_t n) {                                                               \
-    return mean_any(x, n);                                                                                              \
-  }                                                                                                                     \
-  template <>                                                                                                           \
-  NK_MULTIVERSION double squares_of(const S* x, int64_t n, double shift) {                                              \
-    return squares_any(x, n, shift);                                                                                    \
-  }                                                                                                                     \
-  template <>                                                                                                           \
-  NK_MULTIVERSION void add_finite(const S* x, int64_t n, double shift, double factor, double* sums) {                   \
-    add_finite_any(x, n, shift, factor, sums);                                                                          \
-  }                                                                                                                     \
-  template <>                                                                                                           \
-  NK_MULTIVERSION void add_row(const S* x, int64_t n, const double* centre, double* sums) {                             \
-    add_row_any(x, n, centre, sums);                                                                                    \
+template <class S>
+double rates_apart(const S* x, const S* y, int64_t n, double shift, double factor) {
+  double total = 0;
+  for (int64_t i = 0; i < n; ++i) {
+    const double p = (widen(x[i]) - shift) * factor, q = (widen(y[i]) - shift) * factor;
+    total += (p - q) * std::log(p / q);
   }
+  return total;
+}
+
+#define NK_STORED(S)                                                                                                        \
+  template <>                                                                                                               \
+  NK_MULTIVERSION double mean_of(const S* x, int64_t n) {                                                                   \
+    return mean_any(x, n);                                                                                                  \
+  }                                                                                                                         \
+  template <>                                                                                                               \
+  NK_MULTIVERSION double squares_of(const S* x, int64_t n, double shift) {                                                  \
+    return squares_any(x, n, shift);                                                                                        \
+  }                                                                                                                         \
+  template <>                                                                                                               \
+  NK_MULTIVERSION void add_finite(const S* x, int64_t n, double shift, double factor, double* sums) {                       \
+    add_finite_any(x, n, shift, factor, sums);                                                                              \
+  }                                                                                                                         \
+  template <>                                                                                                               \
+  NK_MULTIVERSION void add_row(const S* x, int64_t n, const double* centre, double* sums) {                                 \
+    add_row_any(x, n, centre, sums);                                                                                        \
+  }                                                                                                                         \
+  template <>                                                                                                               \
+  NK_MULTIVERSION double squares_apart(const S* x, const S* y, int64_t n, double x_shift, double x_factor, double y_shift,  \
+                                       double y_factor) {                                                                   \
+    return squares_apart_any(x, y, n, x_shift, x_factor, y_shift, y_factor);                                                \
+  }                                                                                                                         \
+  template double rates_apart(const S* x, const S* y, int64_t n, double shift, double factor);
 #define NK_PAIR(S, T)                                                                                                                      \
   template <>                                                                                                                              \
   NK_MULTIVERSION void affine_row(const S* x, int64_t n, double shift, double factor, const double* centre, T* out) {                      \

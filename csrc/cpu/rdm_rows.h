@@ -51,6 +51,14 @@ void direct_line(const T* a, const T* b, const T* as, const T* bs, int64_t depth
 template <class S, class T>
 void add_difference(const S* x, const S* y, int64_t n, T w, T* out);
 
+/// The sum of ((x - x_shift) x_factor - (y - y_shift) y_factor)^2.
+template <class S>
+double squares_apart(const S* x, const S* y, int64_t n, double x_shift, double x_factor, double y_shift, double y_factor);
+
+/// The sum of (p - q) (log p - log q) with rates p = (x - shift) * factor, and q those of y.
+template <class S>
+double rates_apart(const S* x, const S* y, int64_t n, double shift, double factor);
+
 /// out = factor * (c - mean - (x - shift) * by), rounded; `mean` is that of c, or 0.
 template <class S, class T>
 void project_row(const T* c, int64_t n, double mean, const S* x, double shift, double by, double factor, S* out);

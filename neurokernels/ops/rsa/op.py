@@ -187,34 +187,43 @@ def _whitened(x: Tensor, precision: Tensor) -> Tensor:
 
 def _gathered(x: Tensor, folds: Any) -> Tensor:
     """Observations ``[..., observations, D]`` as ``[..., folds, N, D]``."""
-    observations = x.shape[-2]
-    folds = torch.as_tensor(folds, device=x.device)
-    if folds.dtype == torch.bool or folds.is_floating_point() or folds.is_complex():
-        checks.type_error("rdm", "folds", "integers", folds.dtype)
-    if folds.ndim == 1:
-        if folds.numel() != observations:
-            what = f"one label for each of the {observations} observations"
-            checks.value_error("rdm", "folds", what, f"{folds.numel()} of them")
-        if torch.compiler.is_compiling():
-            what = "[folds, N] indices of observations inside torch.compile, where labels have no shape"
-            checks.value_error("rdm", "folds", what, "labels")
-        labels, counts = folds.unique(return_counts=True)
-        if counts.unique().numel() > 1:
-            found = ", ".join(f"{int(c)} in fold {int(n)}" for n, c in zip(labels, counts, strict=True))
-            checks.value_error("rdm", "folds", "of one size, every condition once in each", found)
-        folds = folds.argsort(stable=True).unflatten(0, (labels.numel(), -1))
-    elif folds.ndim != 2:
-        what = "labels [observations] or indices [folds, N]"
-        checks.value_error("rdm", "folds", what, f"shape {tuple(folds.shape)}")
-    elif not torch.compiler.is_compiling():
-        each = folds.flatten().sort().values
-        if not torch.equal(each, torch.arange(observations, device=x.device, dtype=each.dtype)):
-            what = f"a partition of the {observations} observations, each in one place"
-            seen = set(each.tolist())
-            missing = sorted(set(range(observations)) - seen)
-            wrong = f"{each.numel()} indices" + (f" without {missing[0]}" if missing else " with some twice or outside")
-            checks.value_error("rdm", "folds", what, wrong)
-    return x.index_select(-2, folds.flatten().long()).unflatten(-2, tuple(folds.shape))
+    if isinstance(folds, Tensor) and torch.compiler.is_compiling():
+        if folds.ndim != 2:
+            what = "[folds, N] indices, or no tensor, inside torch.compile: labels in one have no shape"
+            checks.value_error("rdm", "folds", what, f"shape {tuple(folds.shape)}")
+        return x.index_select(-2, folds.flatten()).unflatten(-2, tuple(folds.shape))
+    given = folds.tolist() if hasattr(folds, "tolist") else folds
+    if not isinstance(given, list | tuple):
+        checks.type_error("rdm", "folds", "labels [observations] or indices [folds, N]", type(given).__name__)
+    nested = len(given) > 0 and all(isinstance(row, list | tuple) for row in given)
+    flat = [i for row in given for i in row] if nested else list(given)
+    if not all(isinstance(i, int) and not isinstance(i, bool) for i in flat):
+        odd = next(i for i in flat if not isinstance(i, int) or isinstance(i, bool))
+        checks.type_error("rdm", "folds", "integers: labels [observations] or indices [folds, N]", repr(odd))
+    table = given if nested else _by_label(flat, x.shape[-2])
+    _check_partition(table, x.shape[-2])
+    index = torch.tensor([i for row in table for i in row], device=x.device)
+    return x.index_select(-2, index).unflatten(-2, (len(table), len(table[0])))
+
+
+def _by_label(labels: list[int], observations: int) -> list[list[int]]:
+    """The observations of each fold, in their order."""
+    if len(labels) != observations:
+        checks.value_error("rdm", "folds", f"one label for each of the {observations} observations", len(labels))
+    return [[i for i, label in enumerate(labels) if label == fold] for fold in sorted(set(labels))]
+
+
+def _check_partition(table: Any, observations: int) -> None:
+    sizes = [len(row) for row in table]
+    if len(set(sizes)) > 1:
+        checks.value_error(
+            "rdm", "folds", "of one size, every condition once in each", f"folds of {sizes} observations"
+        )
+    seen = sorted(i for row in table for i in row)
+    if seen != list(range(observations)):
+        missing = sorted(set(range(observations)) - set(seen))
+        wrong = f"{len(seen)} indices" + (f" without {missing[0]}" if missing else " of which some come twice")
+        checks.value_error("rdm", "folds", f"a partition of the {observations} observations, each in one place", wrong)
 
 
 def _checked_precision(x: Tensor, precision: Any, metric: str) -> Tensor:

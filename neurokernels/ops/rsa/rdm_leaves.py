@@ -55,13 +55,13 @@ rdm_bwd = leaf(
 
 def centred(x: Tensor) -> Tensor:
     """Patterns less the mean of what is finite: no difference of patterns changes, and digits of an offset are kept."""
-    x = x.to(compute_dtype(x))
+    x = x.to(compute_dtype(x)).contiguous()  # sums are added in the order of strides, which are nothing to a result
     return x - torch.where(x.isfinite(), x, 0.0).mean(-2, keepdim=True)
 
 
 def _whiten(x: Tensor, precision: Tensor) -> tuple[Tensor, Tensor]:
     with full_precision(x):
-        p = precision.to(compute_dtype(x))
+        p = precision.to(compute_dtype(x)).contiguous()
         factor, info = torch.linalg.cholesky_ex((p + p.mT) / 2)
         if info.any():
             what = "positive definite: add to its diagonal, or shrink the covariance that it inverts"
@@ -72,9 +72,9 @@ def _whiten(x: Tensor, precision: Tensor) -> tuple[Tensor, Tensor]:
 
 def _whiten_backward(g: Tensor, x: Tensor, factor: Tensor) -> tuple[Tensor, Tensor]:
     with full_precision(x):
-        dx = x.new_empty(x.shape).copy_(g @ factor.mT)
+        dx = x.new_empty(x.shape).copy_(g.contiguous() @ factor.mT)
         # Distances know z = x L through z z' alone, so that the gradient of L L' is half of x' (dL/dz) L^-1.
-        inner = centred(x).mT @ g
+        inner = centred(x).mT @ g.contiguous()
         total = inner.sum_to_size(*(1,) * (inner.ndim - factor.ndim), *factor.shape[:-2], *inner.shape[-2:])
         dp = torch.linalg.solve_triangular(factor, total.reshape(factor.shape), upper=False, left=False)
         return dx, (dp + dp.mT).div_(4).contiguous()
