@@ -97,7 +97,7 @@ def _pair(reg: float | tuple[float, float]) -> tuple[float, float]:
 
 
 def rdm(x: Tensor, *, metric: str = "correlation", precision: Tensor | None = None, condensed: bool = True) -> Tensor:
-    """`neurokernels.rdm` pair by pair; the precision by its Cholesky factor, which autograd knows how to differentiate."""
+    """`neurokernels.rdm` pair by pair; the precision by its Cholesky factor, which autograd differentiates."""
     if precision is not None:
         whole = precision.to(compute_dtype(x))
         x = x.to(whole.dtype) @ torch.linalg.cholesky(symmetric(whole))

@@ -89,7 +89,7 @@ class _DistancesTangent(FirstOrderOnly):
 
 
 class _Whitened(Function):
-    """``(x, precision)`` to whitened patterns and the Cholesky factor; derivatives are for what turning leaves alone."""
+    """``(x, precision)`` to whitened patterns and the Cholesky factor; derivatives hold where turning changes nothing."""
 
     @staticmethod
     def forward(x: Any, precision: Any) -> Any:
@@ -276,8 +276,8 @@ def rdm(
         x: Patterns ``[..., N, D]`` of N conditions; ``[..., folds, N, D]`` for crossnobis without ``folds``. float32,
             float64, bfloat16 or float16 (half precision computes in float32). Leading dimensions are independent.
         metric: One of the above.
-        precision: ``[..., D, D]``, positive definite, for mahalanobis and crossnobis; its symmetric part is used. Leading
-            dimensions broadcast against those of x. Differentiable. Its check makes the host wait for a GPU.
+        precision: ``[..., D, D]``, positive definite, for mahalanobis and crossnobis; its symmetric part is used.
+            Leading dimensions broadcast against those of x. Differentiable. Its check makes the host wait for a GPU.
         folds: For crossnobis, x then being observations ``[..., observations, D]``: a label for each of them, the r-th
             one of every fold being condition r; or indices ``[folds, N]``, the observation of each fold and condition.
         condensed: Pairs ``[..., N (N - 1) / 2]`` rather than square matrices with zeros on the diagonal.

@@ -1,7 +1,5 @@
 """The leaf ops of dissimilarity matrices: distances with their gradient, and patterns whitened by a precision."""
 
-from typing import Any
-
 import torch
 from torch import Tensor
 

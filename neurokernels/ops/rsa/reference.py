@@ -1,7 +1,7 @@
 """The definition of the dissimilarities in plain PyTorch, differentiable and float64-able, and the reference backend.
 
-Every metric is a sum of products of differences of prepared patterns, ``scale * sum_k (a_ik - a_jk)(b_ik - b_jk)``; here
-those differences are taken pair by pair, as many pairs at a time as `_AT_ONCE` numbers hold.
+Every metric is a sum of products of differences of prepared patterns, ``scale * sum_k (a_ik - a_jk)(b_ik - b_jk)``.
+Here those differences are taken pair by pair, as many pairs at a time as `_AT_ONCE` numbers hold.
 """
 
 from collections.abc import Iterator

@@ -9,7 +9,6 @@ OPS = (
     lif.LEAKY_INTEGRATE,
     covariance.COVARIANCE,
     rdm.RDM,
-    rdm.WHITENED,
     spectrum.EIGH,
     spectrum.SPECTRUM,
     whitening.WHITEN,

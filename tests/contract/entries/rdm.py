@@ -1,4 +1,4 @@
-"""`neurokernels.rdm`: leaf ops for distances and for whitening, one table of backends."""
+"""`neurokernels.rdm`, but for its precision, which is a leaf op before it: `tests/ops/test_rdm_precision.py`."""
 
 from typing import Any
 
@@ -16,19 +16,11 @@ def _patterns(shape: tuple[int, ...], dtype: torch.dtype, generator: torch.Gener
     return {"x": (x * torch.linspace(0.5, 2, shape[-1], dtype=torch.float64) + 0.5).to(dtype)}
 
 
-def _whitened(shape: tuple[int, ...], dtype: torch.dtype, generator: torch.Generator) -> Tensors:
-    """Patterns, and a precision with condition 4."""
-    d = shape[-1]
-    root = torch.randn(d, d, dtype=torch.float64, generator=generator) / (3 * max(d, 1) ** 0.5)
-    precision = root @ root.mT + torch.eye(d, dtype=torch.float64) / 2
-    return _patterns(shape, dtype, generator) | {"precision": precision.to(dtype)}
-
-
 def _with_folds(function: Any) -> Any:
     """Folds of crossnobis are made of the first one: other measurements of the same patterns.
 
-    Correlations get more channels, of which every two patterns have another correlation: with two it is 1 or -1, and its
-    gradient rounding.
+    Correlations get more channels, over which every two patterns have another correlation: over two it is 1 or -1, and
+    its gradient rounding.
     """
 
     def call(x: Tensor, metric: str = "correlation", **arguments: Any) -> tuple[Tensor, ...]:
@@ -43,20 +35,8 @@ def _with_folds(function: Any) -> Any:
     return call
 
 
-def _with_precision(function: Any) -> Any:
-    """The same with a precision, which is a constant where none is given."""
-    call = _with_folds(function)
-
-    def whitened(x: Tensor, precision: Tensor | None = None, **arguments: Any) -> tuple[Tensor, ...]:
-        if precision is None:
-            precision = (torch.eye(x.shape[-1], dtype=x.dtype) + 0.25) / 2
-        return call(x, precision=precision, **arguments)  # type: ignore[no-any-return]
-
-    return whitened
-
-
-def _directly(x: Any, metric: str = "correlation", precision: Any = None, **arguments: Any) -> tuple[Tensor, ...]:
-    """The public function: nine patterns are three folds of three. A precision would be a leaf op of its own."""
+def _directly(x: Any, metric: str = "correlation", **arguments: Any) -> tuple[Tensor, ...]:
+    """The public function: nine patterns are three folds of three."""
     if metric == "crossnobis" and hasattr(x, "reshape"):
         return (nk.rdm(x.reshape(3, 3, 4), metric=metric, **arguments),)
     folds = [[0, 1, 2], [3, 4, 5], [6, 7, 8]] if metric == "crossnobis" else None
@@ -79,7 +59,7 @@ RDM = Op(
         Bad("no array", {"x": [[1.0]]}, TypeError, ("x", "tensor", "list")),
         Bad("integers", {"x": torch.ones(5, 3, dtype=torch.int64)}, TypeError, ("x", "int64", ".float()")),
         Bad("one condition", {"x": torch.ones(1, 3)}, ValueError, ("x", "at least 2 conditions", "N = 1", "(1, 7)")),
-        Bad("one channel", {"x": torch.ones(4, 0)}, ValueError, ("x", "at least 2 channels", "D = 1", "(4, 1)")),
+        Bad("one channel", {"x": torch.ones(4, 0)}, ValueError, ("x", "at least 2 channels", "D = 0", "(4, 0)")),
         Bad("metric", {"metric": "manhattan"}, ValueError, ("metric", "one of correlation, cosine", "'manhattan'")),
         Bad("condensed", {"condensed": "no"}, TypeError, ("condensed", "bool", "str")),
         Bad("folds", {"folds": [0, 1]}, ValueError, ("folds", "None but for metric='crossnobis'", "'correlation'")),
@@ -119,50 +99,4 @@ RDM = Op(
     mixes=True,
     tangent_kernels=0,
     odd=(33, 7, 9, 65),
-)
-
-WHITENED = Op(
-    name="rdm",
-    call=_with_precision(nk.rdm),
-    direct=_directly,
-    definition=_with_precision(definitions.rdm),
-    samples=(
-        Sample("mahalanobis", _patterns, {"metric": "mahalanobis"}, (2, 7, 5), (0,), (2, 1)),
-        Sample("mahalanobis, precision", _whitened, {"metric": "mahalanobis"}, (2, 7, 5), (0,), (2, 1)),
-        Sample("crossnobis, whitened", _whitened, {"metric": "crossnobis", "condensed": False}, (9, 4), (0,), (2, 1)),
-    ),
-    leaves=frozenset({"rdm_fwd", "rdm_bwd", "rdm_whiten_fwd", "rdm_whiten_bwd"}),
-    bad=(
-        Bad(
-            "precision's shape",
-            {"precision": torch.eye(4)},
-            ValueError,
-            ("precision", "[..., D, D] with D = 5", "(4, 4)", "(2, 7, 5)"),
-        ),
-        Bad(
-            "precision's batch",
-            {"precision": torch.ones(3, 5, 5)},
-            ValueError,
-            ("precision", "leading dimensions of x", "(3, 5, 5)"),
-        ),
-        Bad(
-            "precision's type",
-            {"precision": [[1.0]]},
-            TypeError,
-            ("precision", "tensor", "list"),
-        ),
-        Bad(
-            "indefinite",
-            {"precision": -torch.eye(5)},
-            ValueError,
-            ("precision", "positive definite", "Cholesky"),
-        ),
-    ),
-    large=(2, 150, 300),
-    mixes=True,
-    tangent_kernels=0,
-    odd=(33, 7, 9, 65),
-    leans=True,
-    backends=("reference", "cpu"),
-    slow=(),
 )
