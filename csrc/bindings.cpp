@@ -9,6 +9,7 @@
 #include "cpu/eigh.h"
 #include "cpu/lif.h"
 #include "cpu/moments.h"
+#include "cpu/rdm.h"
 #include "cpu/rollout.h"
 
 namespace py = pybind11;
@@ -259,6 +260,23 @@ void bind_dcca(py::module_& m) {
         release);
 }
 
+void bind_rdm(py::module_& m) {
+  using namespace nk::rdm;
+  const auto release = py::call_guard<py::gil_scoped_release>();
+  m.def("rdm",
+        [](int dtype, int metric, const std::array<Int, 8>& x, bool square, Int out, int threads) {
+          forward(static_cast<nk::Dtype>(dtype), static_cast<Metric>(metric), {at(x[0]), x[1], x[2], x[3], x[4], x[5], x[6], x[7]}, square,
+                  at(out), threads);
+        },
+        release);
+  m.def("rdm_gradient",
+        [](int dtype, int metric, const std::array<Int, 8>& x, bool square, Int g, Int d, Int dx, int threads) {
+          backward(static_cast<nk::Dtype>(dtype), static_cast<Metric>(metric), {at(x[0]), x[1], x[2], x[3], x[4], x[5], x[6], x[7]}, square,
+                   at(g), at(d), at(dx), threads);
+        },
+        release);
+}
+
 }  // namespace
 
 PYBIND11_MODULE(_native, m) {
@@ -272,5 +290,6 @@ PYBIND11_MODULE(_native, m) {
   bind_eigh(m);
   bind_lif(m);
   bind_moments(m);
+  bind_rdm(m);
   bind_rollout(m);
 }

@@ -17,6 +17,7 @@ _HOME = {
     "vicreg_loss": "ops.cca",
     "whiten": "ops.cca",
     "maze_rollout": "ops.evolution",
+    "rdm": "ops.rsa",
     "covariance": "ops.spectrum",
     "covariance_spectrum": "ops.spectrum",
     "eigh": "ops.spectrum",

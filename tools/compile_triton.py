@@ -36,9 +36,10 @@ from neurokernels._core import covariance_triton as covariance
 from neurokernels.ops.cca import triton as cca
 from neurokernels.ops.lif import rule as rules
 from neurokernels.ops.lif import triton as lif
+from neurokernels.ops.rsa import triton as rdm
 from neurokernels.ops.spectrum import triton as spectrum
 
-MODULES = (lif, spectrum, covariance, cca)
+MODULES = (lif, spectrum, covariance, cca, rdm)
 MANY, FEW = (64, 4096), (4, 50)
 TABLE = surrogates.tabulated([0.0, 1.0, 0.0], low=-1.0, high=1.0)
 EVERYTHING = {
@@ -125,6 +126,15 @@ def call_dcca(
         cca.dcca_backward(value, x, y, weights, mean)
 
 
+def call_rdm(
+    *shape: int, metric: str = "correlation", dtype: torch.dtype = torch.float32, condensed: bool = True
+) -> None:
+    """Forward and backward pass of `neurokernels.rdm`."""
+    x = empty(*shape, dtype=dtype)
+    d = rdm.rdm(x, metric, condensed)
+    rdm.rdm_backward(d, x, d, metric, condensed)
+
+
 BFLOAT16, FLOAT16, FLOAT64 = torch.bfloat16, torch.float16, torch.float64
 CASES: dict[str, Callable[[], None]] = {
     "bits": lambda: call_lif(residual="bits", surrogate="constant"),
@@ -197,6 +207,15 @@ CASES: dict[str, Callable[[], None]] = {
     "dcca 256 float64": lambda: call_dcca(1024, 256, 256, FLOAT64),
     "dcca 256, fast": lambda: call_dcca(1024, 256, 256, precision="fast"),
     "dcca 333, odd": lambda: call_dcca(501, 333, 250, batch=7),
+    "rdm": lambda: call_rdm(2000, 5000),
+    "rdm, euclidean": lambda: call_rdm(2000, 5000, metric="euclidean"),
+    "rdm, euclidean, square": lambda: call_rdm(2000, 5000, metric="euclidean", condensed=False),
+    "rdm, crossnobis": lambda: call_rdm(4, 200, 500, metric="crossnobis"),
+    "rdm, poisson, odd": lambda: call_rdm(7, 201, 333, metric="poisson"),
+    "rdm float64": lambda: call_rdm(2000, 5000, dtype=FLOAT64),
+    "rdm, euclidean float64": lambda: call_rdm(2000, 5000, metric="euclidean", dtype=FLOAT64),
+    "rdm, few": lambda: call_rdm(100, 16, 100, metric="euclidean"),
+    "rdm, 32": lambda: call_rdm(100, 30, 100, metric="euclidean"),
 }  # fmt: skip
 
 # Compilation ---------------------------------------------------------------------------------------------------------
