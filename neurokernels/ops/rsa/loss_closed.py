@@ -127,6 +127,11 @@ def prefers_matrices(n: int, d: int, m: int | None) -> bool:
     return by_matrices <= by_grams and n <= max(d, 64)
 
 
+def prefers_matrices_of_views(n: int, d: int, m: int) -> bool:
+    """The same for two views whose gradients are both wanted."""
+    return 4 * n * (d + m + _PASSES // 2) <= 4 * (d * d + m * m) + 6 * d * m and n <= max(d, m, 64)
+
+
 # Losses -------------------------------------------------------------------------------------------------------------
 
 

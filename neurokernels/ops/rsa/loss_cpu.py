@@ -55,7 +55,7 @@ def linear(rows: Rows, target: Tensor, o: Options, gradient: bool) -> tuple[Tens
         value, df = loss_pairs.by_matrices(rows, target, o)
         return value, df if gradient else None
     if m is not None and m > n:  # their Gram would be the larger matrix
-        target, o = loss_pairs.square(target, o._replace(distances=False)), o._replace(kind="square")
+        target, o = loss_pairs.square(target, o._replace(distances=False), n), o._replace(kind="square")
         target = 1 - target if loss_pairs.is_flipped(o) else target
     return loss_closed.by_grams(rows, target, o, gradient)
 
@@ -123,7 +123,7 @@ def _log_odds(f: Tensor, target: Tensor, o: Options, gradient: bool) -> tuple[Te
         native.fresh(df)
     count = -(-n // TILE)
     edges = [slice(n * k // count, n * (k + 1) // count) for k in range(count)]
-    most = -(-n // count) ** 2
+    most = (-(-n // count)) ** 2
     room, other = f.new_empty(most), f.new_empty(most if o.kind == "features" else 0)
     for b in range(items):
         for k, i in enumerate(edges):
@@ -187,8 +187,7 @@ def alignment(
     x: Tensor, y: Tensor, debiased: bool, gradient: bool
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
     """CKA of centred views, by N x N matrices or without them."""
-    (_, n, d), m = x.shape, y.shape[2]
-    if 4 * n * n * (d + m + 200) > n * (4 * d * d + 4 * m * m + 6 * d * m) or n > max(d, m, 64):
+    if not loss_closed.prefers_matrices_of_views(*x.shape[1:], y.shape[2]):
         return loss_closed.cka(x, y, debiased, gradient)
     k, t = x @ x.mT, y @ y.mT
     value, dk = loss_pairs.alignment(k, t, debiased)

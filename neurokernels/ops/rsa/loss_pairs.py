@@ -65,10 +65,14 @@ def alignment(k: Tensor, t: Tensor, debiased: bool) -> tuple[Tensor, Tensor]:
     return value, scale[..., None, None] * dh - (value / a)[..., None, None] * da
 
 
-def square(target: Tensor, o: Options) -> Tensor:
+def square(target: Tensor, o: Options, n: int) -> Tensor:
     """The target as a symmetric matrix ``[B, N, N]`` as it is compared."""
     if o.kind == "features":
         return similarities(target @ target.mT, o)
+    if o.kind == "condensed":
+        given, target = target, target.new_zeros(len(target), n, n)
+        i, j = torch.triu_indices(n, n, 1, device=target.device)
+        target[:, i, j] = given
     upper = target.triu()
     return of_targets(upper + upper.triu(1).mT, o)
 
@@ -79,10 +83,10 @@ def by_matrices(rows: Rows, target: Tensor, o: Options) -> tuple[Tensor, Tensor]
     signed = rows.f if rows.signs is None else rows.f * rows.signs
     k = signed @ rows.f.mT
     if o.form.startswith("cka"):
-        value, dk = alignment(k, square(target, o), o.form == "cka_debiased")
+        value, dk = alignment(k, square(target, o, n), o.form == "cka_debiased")
         return 1 - value, (dk @ signed).mul_(-2)
     i, j = torch.triu_indices(n, n, 1, device=k.device)
-    t = of_targets(target, o) if o.kind == "condensed" else square(target, o)[:, i, j]
+    t = of_targets(target, o) if o.kind == "condensed" else square(target, o, n)[:, i, j]
     value, ds = of_pairs(similarities(k, o)[:, i, j], t, o)
     if o.metric != "sqeuclidean":
         ds = -ds / 2 if is_flipped(o) else ds / 2
