@@ -14,6 +14,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from neurokernels._core.covariance import compute_dtype
+from neurokernels.ops.rsa import loss_pairs
 from neurokernels.ops.rsa.loss_forms import Sums, of_sums
 from neurokernels.ops.rsa.loss_leaves import Options
 from neurokernels.ops.rsa.loss_pairs import is_flipped
@@ -258,15 +260,30 @@ def by_grams(rows: Rows, target: Tensor, o: Options, gradient: bool) -> tuple[Te
     return value, _gradient(x, t, g, centred) if gradient else None
 
 
-def cka(x: Tensor, y: Tensor, debiased: bool, gradient: bool) -> tuple[Tensor, Tensor | None, Tensor | None]:
-    """CKA ``[B]`` of centred views ``[B, N, D]``, float64, and its gradients."""
+Found = tuple[Tensor, Tensor | None, Tensor | None]
+
+
+def cka(x: Tensor, y: Tensor, debiased: bool, of_x: bool, of_y: bool) -> Found:
+    """CKA ``[B]`` of centred views ``[B, N, D]``, and those of the gradients that are wanted."""
+    if prefers_matrices_of_views(*x.shape[1:], y.shape[2]):
+        k, t = x @ x.mT, y @ y.mT
+        value, dk = loss_pairs.alignment(k, t, debiased)
+        dx = (dk @ x).mul_(2) if of_x else None
+        return value, dx, (loss_pairs.alignment(t, k, debiased)[1] @ y).mul_(2) if of_y else None
     gram_x, gram_y, cross = x.mT @ x, y.mT @ y, y.mT @ x
-    of_x, of_y = from_features(y, x, False, gram_y, cross), from_features(x, y, False, gram_x, cross.mT)
-    own = _own(x, None, of_x, gram_x)
-    value, g = _of_alignment(own, of_x, debiased)
-    if not gradient:
-        return 1 - value, None, None
-    dx = _gradient(own, of_x, g, True).neg_()
-    other = _own(y, None, of_y, gram_y)
-    dy = _gradient(other, of_y, _of_alignment(other, of_y, debiased)[1], True).neg_()
+    target = from_features(y, x, False, gram_y, cross)
+    own = _own(x, None, target, gram_x)
+    value, g = _of_alignment(own, target, debiased)
+    dx, dy = _gradient(own, target, g, True).neg_() if of_x else None, None
+    if of_y:
+        target = from_features(x, y, False, gram_x, cross.mT)
+        own = _own(y, None, target, gram_y)
+        dy = _gradient(own, target, _of_alignment(own, target, debiased)[1], True).neg_()
     return 1 - value, dx, dy
+
+
+def finished_cka(found: Found, x: Tensor, y: Tensor) -> Found:
+    """What `cka` of flattened views gave, in the shapes of the views and the dtype that they compute in."""
+    value, dx, dy = found
+    value = value.to(compute_dtype(x)).view(x.shape[:-2])
+    return value, None if dx is None else dx.view(x.shape), None if dy is None else dy.view(y.shape)

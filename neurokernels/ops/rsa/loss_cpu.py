@@ -17,7 +17,7 @@ from neurokernels.ops.rsa.loss_leaves import Options
 from neurokernels.ops.rsa.loss_rows import Rows, flat
 
 #: Images of a tile: its similarities stay in the cache of several cores, and its products are large enough for BLAS.
-TILE = 768
+TILE = 1024
 
 
 def rsa_loss(
@@ -170,27 +170,11 @@ def _core(
 # CKA ----------------------------------------------------------------------------------------------------------------
 
 
-def cka(x: Tensor, y: Tensor, debiased: bool, gradient: bool) -> tuple[Tensor, Tensor, Tensor]:
+def cka(x: Tensor, y: Tensor, debiased: bool, of_x: bool, of_y: bool) -> tuple[Tensor, Tensor | None, Tensor | None]:
     """The leaf op ``cka_fwd``."""
     compute, batch = compute_dtype(x), x.shape[:-2]
     if batch.numel() == 0:
-        return x.new_empty(batch, dtype=compute), *(v.new_empty(v.shape, dtype=compute) for v in (x, y))
+        dx, dy = (v.new_empty(v.shape, dtype=compute) for v in (x, y))
+        return x.new_empty(batch, dtype=compute), dx, dy
     fx, fy = (flat(centred(v, compute)[0]) for v in (x, y))
-    value, dx, dy = alignment(fx, fy, debiased, gradient)
-    value = value.to(compute).view(batch)
-    if dx is None or dy is None:
-        return value, value, value
-    return value, dx.view(x.shape), dy.view(y.shape)
-
-
-def alignment(
-    x: Tensor, y: Tensor, debiased: bool, gradient: bool
-) -> tuple[Tensor, Tensor | None, Tensor | None]:
-    """CKA of centred views, by N x N matrices or without them."""
-    if not loss_closed.prefers_matrices_of_views(*x.shape[1:], y.shape[2]):
-        return loss_closed.cka(x, y, debiased, gradient)
-    k, t = x @ x.mT, y @ y.mT
-    value, dk = loss_pairs.alignment(k, t, debiased)
-    if not gradient:
-        return value, None, None
-    return value, (dk @ x).mul_(2), (loss_pairs.alignment(t, k, debiased)[1] @ y).mul_(2)
+    return loss_closed.finished_cka(loss_closed.cka(fx, fy, debiased, of_x, of_y), x, y)
