@@ -1,12 +1,13 @@
 """`rsa_loss`: how far similarities of images in a network are from a target; checks and derivatives."""
 
+import functools
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd import Function
 
-from neurokernels._core import backends, checks
+from neurokernels._core import arrays, backends, checks
 from neurokernels._core.arrays import accepts_arrays
 from neurokernels._core.autograd import FirstOrderOnly, eager, forward_mode, transformed
 from neurokernels._core.covariance import compute_dtype, full_precision
@@ -152,8 +153,10 @@ def _layers(x: Any, metric: str) -> tuple[Tensor, ...]:
             checks.value_error(
                 _OP, name, f"of {tuple(layers[0].shape[:-1])} patterns as x[0] is", f"shape {tuple(layer.shape)}"
             )
-        if layer.shape[-1] < 1:
-            checks.value_error(_OP, name, "of at least 1 unit", f"D = 0 in shape {tuple(layer.shape)}")
+        fewest = 2 if metric in ("cosine", "correlation") else 1
+        if layer.shape[-1] < fewest:
+            why = "of at least 2 units: patterns of one are parallel" if fewest == 2 else "of at least 1 unit"
+            checks.value_error(_OP, name, why, f"D = {layer.shape[-1]} in shape {tuple(layer.shape)}")
     wide = layers[0].dtype
     for layer in layers[1:]:
         wide = torch.promote_types(wide, layer.dtype)
@@ -295,6 +298,22 @@ def _options(form: str, metric: str | None, scale: str, pairs: str, eps: Any, di
 # The op -------------------------------------------------------------------------------------------------------------
 
 
+def _accepts_layers(op: Any) -> Any:
+    """Takes several layers as arrays too; one is `accepts_arrays`."""
+
+    @functools.wraps(op)
+    def wrapper(x: Any, *args: Any, **options: Any) -> Any:
+        which = arrays.kind(x[0]) if isinstance(x, tuple | list) and x else None
+        if which is None:
+            return op(x, *args, **options)
+        with torch.no_grad():
+            given = {name: arrays.to_tensor(value) for name, value in options.items()}
+            return arrays.to_array(op(*map(arrays.to_tensor, (tuple(x), *args)), **given), which)
+
+    return wrapper
+
+
+@_accepts_layers
 @accepts_arrays
 def rsa_loss(
     x: Any,
