@@ -3,7 +3,6 @@
 import math
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -33,31 +32,33 @@ def _waves(n: int, d: int) -> Tensor:
     return (12.9898 * torch.arange(1.0, n * d + 1, dtype=torch.float64).sqrt()).sin().view(n, d)
 
 
-def _like(constant: Tensor, x: Any) -> Any:
-    """A constant in the dtype that x computes in."""
-    return constant.to(torch.float64 if str(x.dtype).endswith("float64") else torch.float32)
-
-
-def _layers(x: Any, weights: Any) -> Any:
-    """Two layers of which one is a map of the other, if they have weights."""
-    if weights is None or not hasattr(x, "ndim"):
-        return x
-    return x, ((x.flip(-1) + x / 4).tanh() if isinstance(x, Tensor) else np.tanh(np.flip(x, -1) + x / 4))
+def _responses(x: Any) -> Tensor:
+    """Five neurons' responses to the images of x, in the dtype that it computes in."""
+    shape, dtype = getattr(x, "shape", ()), str(getattr(getattr(x, "array", x), "dtype", ""))
+    return _waves(shape[-2] if len(shape) > 1 else 7, 5).to(torch.float64 if "float64" in dtype else torch.float32)
 
 
 def _call(function: Any) -> Any:
+    """Of two layers, one of which is a map of the other, if they have weights."""
+
     def call(x: Any, weights: Tensor | None = None, **options: Any) -> tuple[Tensor]:
         if not {"target", "responses"} & set(options):
-            known = getattr(x, "ndim", 0) > 1
-            options["responses"] = _like(_waves(x.shape[-2], 5), x) if known else torch.ones(7, 5)
-        return (function(_layers(x, weights), weights=weights, **options),)
+            options["responses"] = _responses(x)
+        layers = x if weights is None or not isinstance(x, Tensor) else (x, (x.flip(-1) + x / 4).tanh())
+        return (function(layers, weights=weights, **options),)
 
     return call
+
+
+def _direct(x: Any, weights: Any = None, **options: Any) -> tuple[Tensor]:
+    """Of the one layer that there is: two have to be copied to stand side by side."""
+    return (nk.rsa_loss(x, **{"responses": _responses(x)} | options),)
 
 
 RSA_LOSS = Op(
     name="rsa_loss",
     call=_call(nk.rsa_loss),
+    direct=_direct,
     definition=_call(definitions.rsa_loss),
     samples=(
         # With a small eps, images that are nearly alike would have gradients of few digits.
