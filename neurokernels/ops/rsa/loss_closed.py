@@ -260,6 +260,21 @@ def by_grams(rows: Rows, target: Tensor, o: Options, gradient: bool) -> tuple[Te
     return value, _gradient(x, t, g, centred) if gradient else None
 
 
+def of_sums_over_pairs(rows: Rows, target: Tensor, o: Options, gradient: bool) -> tuple[Tensor, Tensor | None]:
+    """Losses that are sums over pairs, by N x N matrices or without them."""
+    n, d = rows.f.shape[1:]
+    m = target.shape[2] if o.kind == "features" else None
+    if prefers_matrices(n, d, m):
+        value, df = loss_pairs.by_matrices(rows, target, o)
+        return value, df if gradient else None
+    if m is not None and m > n:  # their Gram would be the larger matrix
+        target, o = loss_pairs.square(target, o._replace(distances=False), n), o._replace(kind="square")
+        target = 1 - target if loss_pairs.is_flipped(o) else target
+    return by_grams(rows, target, o, gradient)
+
+
+# CKA of two views ---------------------------------------------------------------------------------------------------
+
 Found = tuple[Tensor, Tensor | None, Tensor | None]
 
 

@@ -34,7 +34,7 @@ def rsa_loss(
     elif o.form == "li2019":
         value, df = _log_odds(rows.f, target, o, gradient)
     else:
-        value, df = linear(rows, target, o, gradient)
+        value, df = loss_closed.of_sums_over_pairs(rows, target, o, gradient)
     value = value.to(compute).view(x.shape[:-2])
     if df is None:
         return value, None, None
@@ -45,19 +45,6 @@ def _nothing(x: Tensor, logits: Tensor | None, gradient: bool) -> tuple[Tensor, 
     compute = compute_dtype(x)
     dx, dlogits = (None if t is None else t.new_empty(t.shape, dtype=compute) for t in (x, logits))
     return x.new_empty(x.shape[:-2], dtype=compute), dx if gradient else None, dlogits if gradient else None
-
-
-def linear(rows: Rows, target: Tensor, o: Options, gradient: bool) -> tuple[Tensor, Tensor | None]:
-    """Losses that are sums over pairs, by N x N matrices or without them."""
-    n, d = rows.f.shape[1:]
-    m = target.shape[2] if o.kind == "features" else None
-    if loss_closed.prefers_matrices(n, d, m):
-        value, df = loss_pairs.by_matrices(rows, target, o)
-        return value, df if gradient else None
-    if m is not None and m > n:  # their Gram would be the larger matrix
-        target, o = loss_pairs.square(target, o._replace(distances=False), n), o._replace(kind="square")
-        target = 1 - target if loss_pairs.is_flipped(o) else target
-    return loss_closed.by_grams(rows, target, o, gradient)
 
 
 # Patterns -----------------------------------------------------------------------------------------------------------

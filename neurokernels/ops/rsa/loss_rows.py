@@ -60,6 +60,12 @@ def scale_of(o: Options, width: int) -> float:
     return 1 / width if o.metric == "sqeuclidean" else 1.0
 
 
+def centred(x: Tensor) -> Tensor:
+    """``x[B, N, D]`` minus its mean over patterns, taken relative to the first one: constant units become zeros."""
+    xc = x - x[:, :1]
+    return xc.sub_(xc.sum(1, keepdim=True, dtype=torch.float64).div_(x.shape[1]).to(x.dtype))
+
+
 def features(x: Tensor, logits: Tensor | None, mean: Tensor | None, o: Options, dtype: torch.dtype) -> Rows:
     """The features of ``x[..., N, D]`` in a dtype, in memory of their own."""
     f = torch.empty(flat(x).shape, dtype=dtype, device=x.device).copy_(flat(x))
