@@ -19,7 +19,7 @@ from neurokernels.ops.rsa import loss_pairs
 from neurokernels.ops.rsa.loss_forms import Sums, of_sums
 from neurokernels.ops.rsa.loss_leaves import Options
 from neurokernels.ops.rsa.loss_pairs import is_flipped
-from neurokernels.ops.rsa.loss_rows import Rows
+from neurokernels.ops.rsa.loss_rows import Rows, inner
 
 #: Images of a tile of a dense target.
 TILE = 1024
@@ -49,15 +49,9 @@ class Gradient(NamedTuple):
     by_unit: Tensor | None
 
 
-def squares_of(f: Tensor, signs: Tensor | None) -> Tensor:
-    """The diagonal of F J F' ``[B, N]``, float64."""
-    square = f * f
-    return (square if signs is None else square.mul_(signs)).sum(-1, dtype=torch.float64)
-
-
 def sum_of(a: Tensor, *dims: int) -> Tensor:
-    """A sum in float64, over the last dimension if none is named."""
-    return a.sum(dims or -1, dtype=torch.float64)
+    """A sum in float64, over the last dimension if none is named; torch adds float32 up pairwise."""
+    return a.sum(dims or -1).double()
 
 
 # Targets ------------------------------------------------------------------------------------------------------------
@@ -67,13 +61,13 @@ def from_features(
     r: Tensor, f: Tensor, distances: bool, gram: Tensor | None = None, product: Tensor | None = None
 ) -> Target:
     """Responses whose similarities are R R', or whose squared distances are the target; these are centred then."""
-    n, own, total = r.shape[1], squares_of(r, None), sum_of(r, 1)
+    n, own, total = r.shape[1], inner(r, r), sum_of(r, 1)
     gram = (r.mT @ r if gram is None else gram).double()
     product = r.mT @ f if product is None else product
     if distances:
         squares = 2 * (n * sum_of(own * own) + sum_of(own).square()) + 4 * sum_of(gram.square(), -2, -1)
         return Target(r, product, n * own + sum_of(own)[:, None], own, squares)
-    rows = (r.double() @ total[..., None]).squeeze(-1) - own
+    rows = (r @ total[..., None].to(r.dtype)).squeeze(-1).double() - own
     return Target(r, product, rows, own, sum_of(gram.square(), -2, -1) - sum_of(own * own))
 
 
@@ -153,12 +147,13 @@ def _own(f: Tensor, signs: Tensor | None, target: Target, gram: Tensor | None = 
     gram = f.mT @ f if gram is None else gram
     square = gram.double().square()
     if target.features is None:
-        product = sum_of(f * target.product, 1)
+        km = sum_of(inner(f, target.product, signs))
     else:
-        product = sum_of(target.product.double().square(), 1)
+        product = target.product.double().square()
+        km = sum_of(product if signs is None else product * signs, -2, -1)
     if signs is not None:
-        square, product = square * signs[:, None] * signs, product * signs
-    return _Own(f, signs, squares_of(f, signs), sum_of(f, 1), gram, sum_of(square, -2, -1), sum_of(product))
+        square = square * signs[:, None] * signs
+    return _Own(f, signs, inner(f, f, signs), sum_of(f, 1), gram, sum_of(square, -2, -1), km)
 
 
 def _of_distances(x: _Own, t: Target, pairs: int, o: Options) -> tuple[Tensor, Gradient]:

@@ -81,7 +81,7 @@ def _gradients(
         DTYPES[df.dtype], *df.shape, o.widths, o.metric == "correlation", rows.roots.data_ptr(), rows.norms.data_ptr(),
         rows.f.data_ptr(), df.data_ptr(), shares.data_ptr(), native.threads(),
     )  # fmt: skip
-    return df.view(x.shape), loss_rows.logit_gradient(shares.sum(1), rows.roots, logits)
+    return df.view(x.shape), None if logits is None else loss_rows.logit_gradient(shares.sum(1), rows.roots, logits)
 
 
 # Tiles of pairs -----------------------------------------------------------------------------------------------------

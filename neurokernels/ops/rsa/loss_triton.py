@@ -54,7 +54,8 @@ def log_odds(f: Tensor, target: Tensor, o: Options, gradient: bool) -> tuple[Ten
     items, n, d = f.shape
     exact, fast = f.dtype == torch.float64, o.accuracy == "fast"
     precision = "ieee" if exact else "tf32" if fast else "tf32x3"
-    tile, inner, warps = (32, 16, 4) if exact else (128, 32, 8) if fast and n >= 2048 else (64, 32, 4)
+    # As many warps as keep three products of TF32, and the loss of a tile, in registers.
+    tile, inner, warps = (32, 16, 4) if exact else (128, 32, 16) if fast and n >= 2048 else (64, 32, 8)
     tiles, columns = _cdiv(n, tile), 32 if exact else 64
     strip = max(1, min(tiles, ROOM // max(items * n * tile, 1)))
     target = target if target.stride(-1) == 1 else target.contiguous()
@@ -76,7 +77,7 @@ def log_odds(f: Tensor, target: Tensor, o: Options, gradient: bool) -> tuple[Ten
         value += partial.sum(-1, dtype=torch.float64)
         if df is not None:
             _launch(
-                gradient_kernel, (items * across, _cdiv(d, columns)), f, warps, f=f, work=work, df=df, n=n, d=d,
+                gradient_kernel, (items * across, _cdiv(d, columns)), f, min(warps, 8), f=f, work=work, df=df, n=n, d=d,
                 first=first, tiles=count, across=across, ADD=first > 0, PRECISION=precision, TILE=tile, COLUMNS=columns,
             )  # fmt: skip
     return value, df
