@@ -97,8 +97,8 @@ def _checked(x: Tensor, y: Tensor, debiased: bool) -> tuple[Tensor, Tensor]:
 def cka(x: Tensor, y: Tensor, *, debiased: bool = False) -> Tensor:
     """Linear centred kernel alignment of two representations of the same images (Kornblith et al. 2019).
 
-    ``HSIC(K, L) / sqrt(HSIC(K, K) HSIC(L, L))`` for ``K = x x'`` and ``L = y y'``, differentiable in both. Where there are
-    more images than units no N x N matrix is made.
+    ``HSIC(K, L) / sqrt(HSIC(K, K) HSIC(L, L))`` for ``K = x x'`` and ``L = y y'``, differentiable in both. Where there
+    are more images than units no N x N matrix is made.
 
     Args:
         x: Activations ``[..., N, D1]``; float32, float64, bfloat16 or float16 (half precision computes in float32).
@@ -121,12 +121,12 @@ def cka(x: Tensor, y: Tensor, *, debiased: bool = False) -> Tensor:
     both = (debiased, True, True)
     if torch.compiler.is_compiling():
         if torch.is_grad_enabled():
-            return _Cka.apply(x, y, *both, backends.INHERIT)[0]  # type: ignore[no-any-return]
-        return cka_fwd(x, y, debiased, False, False, backends.INHERIT)[0]  # type: ignore[no-any-return]
+            return _Cka.apply(x, y, *both, backends.INHERIT)[0]
+        return cka_fwd(x, y, debiased, False, False, backends.INHERIT)[0]
     if transformed():
-        return _CkaEager.apply(x, y, *both, backends.requested())[0]  # type: ignore[no-any-return]
+        return _CkaEager.apply(x, y, *both, backends.requested())[0]
     if forward_mode():
-        return _run(x, y, *both, backends.requested())[0]  # type: ignore[no-any-return]
+        return _run(x, y, *both, backends.requested())[0]
     if torch.is_grad_enabled() and (x.requires_grad or y.requires_grad):
-        return _run(x, y, debiased, x.requires_grad, y.requires_grad, backends.requested())[0]  # type: ignore[no-any-return]
-    return cka_fwd(x, y, debiased, False, False, backends.requested())[0]  # type: ignore[no-any-return]
+        return _run(x, y, debiased, x.requires_grad, y.requires_grad, backends.requested())[0]
+    return cka_fwd(x, y, debiased, False, False, backends.requested())[0]

@@ -87,13 +87,13 @@ def _outputs(inputs: tuple[Any, ...]) -> tuple[Any, ...]:
 
 def _scale(g: Tensor, gradients: tuple[Tensor, ...], given: list[Tensor]) -> tuple[Tensor, ...]:
     if torch.is_grad_enabled():
-        return Scaled.apply(g, *gradients, *given)  # type: ignore[no-any-return]
+        return Scaled.apply(g, *gradients, *given)
     return tuple(scaled(g, d, like) for d, like in zip(gradients, given, strict=True))
 
 
 def _along(tangents: tuple[Any, ...], gradients: tuple[Tensor, ...], given: list[Tensor]) -> Tensor:
     tangents = tuple(torch.zeros_like(v) if t is None else t for t, v in zip(tangents, given, strict=True))
-    return Along.apply(*tangents, *gradients, *given)  # type: ignore[no-any-return]
+    return Along.apply(*tangents, *gradients, *given)
 
 
 class Scaled(FirstOrderOnly):
@@ -103,11 +103,13 @@ class Scaled(FirstOrderOnly):
 
     @staticmethod
     def forward(g: Any, *rest: Any) -> Any:
+        """Every gradient times g."""
         half = len(rest) // 2
         return tuple(scaled(g, d, like) for d, like in zip(rest[:half], rest[half:], strict=True))
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple[Any, ...], *inputs: Any) -> Any:
+        """Of leading dimensions."""
         return Scaled.apply(*first(inputs, in_dims, info.batch_size)), (0,) * (len(inputs) // 2)
 
 
@@ -118,6 +120,7 @@ class Along(FirstOrderOnly):
 
     @staticmethod
     def forward(*rest: Any) -> Any:
+        """The sum over inputs of tangents times gradients."""
         third = len(rest) // 3
         dx = rest[third]
         items = dx.shape[:-2]
@@ -129,6 +132,7 @@ class Along(FirstOrderOnly):
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple[Any, ...], *inputs: Any) -> Any:
+        """Of leading dimensions."""
         return Along.apply(*first(inputs, in_dims, info.batch_size)), 0
 
 
@@ -411,12 +415,12 @@ def rsa_loss(
 def _dispatch(x: Tensor, logits: Tensor | None, mean: Tensor | None, target: Tensor, options: Any) -> Tensor:
     if torch.compiler.is_compiling():
         if torch.is_grad_enabled():  # nothing else says there whether a gradient will be asked for
-            return _Loss.apply(x, logits, mean, target, options, backends.INHERIT)[0]  # type: ignore[no-any-return]
-        return rsa_loss_fwd(x, logits, mean, target, *options, False, backends.INHERIT)[0]  # type: ignore[no-any-return]
+            return _Loss.apply(x, logits, mean, target, options, backends.INHERIT)[0]
+        return rsa_loss_fwd(x, logits, mean, target, *options, False, backends.INHERIT)[0]
     given = (x, logits, mean, target, options, backends.requested())
     if transformed():
-        return _LossEager.apply(*given)[0]  # type: ignore[no-any-return]
+        return _LossEager.apply(*given)[0]
     wanted = torch.is_grad_enabled() and (x.requires_grad or (logits is not None and logits.requires_grad))
     if forward_mode() or wanted:
-        return _run(*given)[0]  # type: ignore[no-any-return]
-    return rsa_loss_fwd(x, logits, mean, target, *options, False, backends.requested())[0]  # type: ignore[no-any-return]
+        return _run(*given)[0]
+    return rsa_loss_fwd(x, logits, mean, target, *options, False, backends.requested())[0]

@@ -113,19 +113,24 @@ def from_dense(t: Tensor, f: Tensor) -> Target:
 _PASSES = 400
 
 
+#: So few images always are matrices: there the number of calls is what counts.
+FEW = 64
+
+
 def prefers_matrices(n: int, d: int, m: int | None) -> bool:
     """Whether N x N matrices are cheaper than Grams of d units, and of the m of a target (None if it is dense).
 
-    They are never taken where they would be larger than the features.
+    They are never taken where they would be larger than the features, unless there are few images.
     """
     by_matrices = n * n * (4 * d + 2 * (m or 0) + _PASSES)
     by_grams = 4 * n * d * d + (4 * n * m * d + 2 * n * m * m if m else 2 * n * n * d)
-    return by_matrices <= by_grams and n <= max(d, 64)
+    return n <= FEW or (by_matrices <= by_grams and n <= d)
 
 
 def prefers_matrices_of_views(n: int, d: int, m: int) -> bool:
     """The same for two views whose gradients are both wanted."""
-    return 4 * n * (d + m + _PASSES // 2) <= 4 * (d * d + m * m) + 6 * d * m and n <= max(d, m, 64)
+    cheaper = 4 * n * (d + m + _PASSES // 2) <= 4 * (d * d + m * m) + 6 * d * m
+    return n <= FEW or (cheaper and n <= max(d, m))
 
 
 # Losses -------------------------------------------------------------------------------------------------------------
@@ -275,7 +280,7 @@ Found = tuple[Tensor, Tensor | None, Tensor | None]
 
 def cka(x: Tensor, y: Tensor, debiased: bool, of_x: bool, of_y: bool) -> Found:
     """CKA ``[B]`` of centred views ``[B, N, D]``, and those of the gradients that are wanted."""
-    if prefers_matrices_of_views(*x.shape[1:], y.shape[2]):
+    if prefers_matrices_of_views(x.shape[1], x.shape[2], y.shape[2]):
         k, t = x @ x.mT, y @ y.mT
         value, dk = loss_pairs.alignment(k, t, debiased)
         dx = (dk @ x).mul_(2) if of_x else None

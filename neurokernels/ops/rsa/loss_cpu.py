@@ -64,8 +64,8 @@ def _features(x: Tensor, logits: Tensor | None, mean: Tensor | None, o: Options)
         mean = flat(mean, 1)
         mean = mean if mean.stride(-1) == 1 or d == 1 else mean.contiguous()
     native.core().rsa_unit_rows(
-        DTYPES[x.dtype], *given, 0 if mean is None else mean.data_ptr(), 0 if mean is None else mean.stride(0), o.widths,
-        o.metric == "correlation", roots.data_ptr(), f.data_ptr(), norms.data_ptr(), native.threads(),
+        DTYPES[x.dtype], *given, 0 if mean is None else mean.data_ptr(), 0 if mean is None else mean.stride(0),
+        o.widths, o.metric == "correlation", roots.data_ptr(), f.data_ptr(), norms.data_ptr(), native.threads(),
     )  # fmt: skip
     return Rows(f, None, roots, norms)
 
@@ -148,8 +148,8 @@ def _core(
     pairs = images * (images - 1) // 2
     native.core().rsa_log_odds(
         DTYPES[s.dtype], s.data_ptr(), *s.shape, s.stride(0), s.stride(1), diagonal, t.data_ptr(), t.stride(0),
-        0 if t.ndim == 2 else t.stride(1), images, *start, o.eps, o.factor / pairs, o.distances and o.kind != "features",
-        o.kind == "features", gradient, sums.data_ptr(), native.threads(),
+        0 if t.ndim == 2 else t.stride(1), images, *start, o.eps, o.factor / pairs,
+        o.distances and o.kind != "features", o.kind == "features", gradient, sums.data_ptr(), native.threads(),
     )  # fmt: skip
     return sums
 

@@ -13,7 +13,6 @@ from torch import Tensor
 
 from neurokernels.ops.rsa.loss_leaves import Options
 
-
 #: Elements of what is made to be added up.
 _BLOCK = 1 << 20
 

@@ -1,7 +1,8 @@
 """The Triton backend of the similarity losses; functions are those of `neurokernels.ops.rsa.loss_reference`.
 
-li2019 takes two launches for a strip of images: similarities of pairs above the diagonal with their loss and derivative,
-and what these derivatives add to the gradient of every image. Nothing is added atomically: sums are in a fixed order.
+li2019 takes two launches for a strip of images: similarities of pairs above the diagonal with their loss and
+derivative, and what these derivatives add to the gradient of every image. Nothing is added atomically: sums are in a
+fixed order.
 Losses that are sums over pairs are `loss_closed` on the GPU: a handful of torch's products, and no N x N matrix.
 """
 
@@ -56,7 +57,7 @@ def log_odds(f: Tensor, target: Tensor, o: Options, gradient: bool) -> tuple[Ten
     precision = "ieee" if exact else "tf32" if fast else "tf32x3"
     # As many warps as keep three products of TF32, and the loss of a tile, in registers.
     tile, inner, warps = (32, 16, 4) if exact else (128, 32, 16) if fast and n >= 2048 else (64, 32, 8)
-    tiles, columns = _cdiv(n, tile), 32 if exact else 64
+    tiles, columns = _cdiv(n, tile), 64 if tile == 128 else 32
     strip = max(1, min(tiles, ROOM // max(items * n * tile, 1)))
     target = target if target.stride(-1) == 1 else target.contiguous()
     if o.kind == "features":
@@ -78,7 +79,8 @@ def log_odds(f: Tensor, target: Tensor, o: Options, gradient: bool) -> tuple[Ten
         if df is not None:
             _launch(
                 gradient_kernel, (items * across, _cdiv(d, columns)), f, min(warps, 8), f=f, work=work, df=df, n=n, d=d,
-                first=first, tiles=count, across=across, ADD=first > 0, PRECISION=precision, TILE=tile, COLUMNS=columns,
+                first=first, tiles=count, across=across, ADD=first > 0, PRECISION=precision, TILE=tile,
+                COLUMNS=columns,
             )  # fmt: skip
     return value, df
 

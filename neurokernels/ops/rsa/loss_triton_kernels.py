@@ -1,5 +1,5 @@
 # mypy: disable-error-code="no-untyped-def, assignment"
-"""Tiles of pairs of images: similarities, loss and derivative in registers, and what a strip of tiles adds to gradients."""
+"""Tiles of pairs of images: similarities, loss and derivative in registers, and what strips of them add to gradients."""
 
 import triton
 import triton.language as tl
@@ -91,7 +91,7 @@ def gradient_kernel(
     places = (b * n + rows)[:, None] * d + units[None, :]
     here = (rows < n)[:, None] & (units < d)[None, :]
     total = tl.zeros([TILE, COLUMNS], DTYPE)
-    for i in range(0, tl.minimum(r + 1, tiles)):
+    for i in range(tl.minimum(r + 1, tiles)):
         tile = tl.load(work + (base + i * TILE + lane)[:, None] * width + (r * TILE + lane)[None, :])
         other = rows_of(f, b, (first + i) * TILE + lane, units, n, d)
         total = tl.dot(tl.trans(tile), other, total, input_precision=PRECISION, out_dtype=DTYPE)
