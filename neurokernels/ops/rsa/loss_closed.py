@@ -29,8 +29,8 @@ class Target(NamedTuple):
     """What a loss wants to know of a target matrix M (L, or T without its diagonal), by item.
 
     ``product`` is M F ``[B, N, D]`` of a dense target, or C ``[B, M, D]``; ``features`` are R, None if it is dense.
-    ``rows[B, N]`` are the sums of rows of M without its diagonal, ``own[B, N]`` the diagonal, and ``squares[B]`` the sum
-    of squares of M without its diagonal; all three float64.
+    ``rows[B, N]`` are the sums of rows of M without its diagonal, ``own[B, N]`` the diagonal, and ``squares[B]`` the
+    sum of squares of M without its diagonal; all three float64.
     """
 
     features: Tensor | None

@@ -57,7 +57,7 @@ def log_odds(f: Tensor, target: Tensor, o: Options, gradient: bool) -> tuple[Ten
     precision = "ieee" if exact else "tf32" if fast else "tf32x3"
     # As many warps as keep three products of TF32, and the loss of a tile, in registers.
     tile, inner, warps = (32, 16, 4) if exact else (128, 32, 16) if fast and n >= 2048 else (64, 32, 8)
-    tiles, columns = _cdiv(n, tile), 64 if tile == 128 else 32
+    tiles, columns = _cdiv(n, tile), 32 if exact else 64
     strip = max(1, min(tiles, ROOM // max(items * n * tile, 1)))
     target = target if target.stride(-1) == 1 else target.contiguous()
     if o.kind == "features":
@@ -73,14 +73,15 @@ def log_odds(f: Tensor, target: Tensor, o: Options, gradient: bool) -> tuple[Ten
             pairs_kernel, (items * blocks,), f, warps, f=f, target=target, work=work, partial=partial, n=n, d=d,
             m=target.shape[-1], item=target.stride(0), row=target.stride(1) if o.kind == "square" else 0, first=first,
             blocks=blocks, across=across, eps=o.eps, weight=o.factor / (n * (n - 1) // 2), KIND=o.kind,
-            FLIPPED=o.distances and o.kind != "features", GRADIENT=gradient, PRECISION=precision, TILE=tile, INNER=inner,
+            FLIPPED=o.distances and o.kind != "features", GRADIENT=gradient, PRECISION=precision, TILE=tile,
+            INNER=inner,
         )  # fmt: skip
         value += partial.sum(-1, dtype=torch.float64)
         if df is not None:
             _launch(
                 gradient_kernel, (items * across, _cdiv(d, columns)), f, min(warps, 8), f=f, work=work, df=df, n=n, d=d,
                 first=first, tiles=count, across=across, ADD=first > 0, PRECISION=precision, TILE=tile,
-                COLUMNS=columns,
+                COLUMNS=columns, INNER=inner,
             )  # fmt: skip
     return value, df
 

@@ -1,5 +1,5 @@
 # mypy: disable-error-code="no-untyped-def, assignment"
-"""Tiles of pairs of images: similarities, loss and derivative in registers, and what strips of them add to gradients."""
+"""Tiles of pairs of images: similarities, loss and derivative in registers, and what they add to gradients."""
 
 import triton
 import triton.language as tl
@@ -77,7 +77,7 @@ def pairs_kernel(
 @triton.jit
 def gradient_kernel(
     f, work, df, n, d, first, tiles, across, ADD: tl.constexpr, PRECISION: tl.constexpr, TILE: tl.constexpr,
-    COLUMNS: tl.constexpr,
+    COLUMNS: tl.constexpr, INNER: tl.constexpr,
 ):  # fmt: skip
     """Adds to the gradient of a block of images what a strip of ``tiles`` has for it, always in the same order.
 
@@ -91,15 +91,17 @@ def gradient_kernel(
     places = (b * n + rows)[:, None] * d + units[None, :]
     here = (rows < n)[:, None] & (units < d)[None, :]
     total = tl.zeros([TILE, COLUMNS], DTYPE)
-    for i in range(tl.minimum(r + 1, tiles)):
-        tile = tl.load(work + (base + i * TILE + lane)[:, None] * width + (r * TILE + lane)[None, :])
-        other = rows_of(f, b, (first + i) * TILE + lane, units, n, d)
-        total = tl.dot(tl.trans(tile), other, total, input_precision=PRECISION, out_dtype=DTYPE)
+    for start in range(0, tl.minimum(r + 1, tiles) * TILE, INNER):
+        q = start + tl.arange(0, INNER).to(tl.int64)
+        part = tl.load(work + (base + q)[:, None] * width + (r * TILE + lane)[None, :])
+        other = rows_of(f, b, first * TILE + q, units, n, d)
+        total = tl.dot(tl.trans(part), other, total, input_precision=PRECISION, out_dtype=DTYPE)
     if r < tiles:
-        for j in range(r, across):
-            tile = tl.load(work + (base + r * TILE + lane)[:, None] * width + (j * TILE + lane)[None, :])
-            other = rows_of(f, b, (first + j) * TILE + lane, units, n, d)
-            total = tl.dot(tile, other, total, input_precision=PRECISION, out_dtype=DTYPE)
+        for start in range(r * TILE, width, INNER):
+            q = start + tl.arange(0, INNER).to(tl.int64)
+            part = tl.load(work + (base + r * TILE + lane)[:, None] * width + q[None, :])
+            other = rows_of(f, b, first * TILE + q, units, n, d)
+            total = tl.dot(part, other, total, input_precision=PRECISION, out_dtype=DTYPE)
     if ADD:
         total += tl.load(df + places, mask=here, other=0)
     tl.store(df + places, total, mask=here)
