@@ -18,6 +18,8 @@ _HOME = {
     "whiten": "ops.cca",
     "maze_rollout": "ops.evolution",
     "rdm": "ops.rsa",
+    "cka": "ops.rsa",
+    "rsa_loss": "ops.rsa",
     "covariance": "ops.spectrum",
     "covariance_spectrum": "ops.spectrum",
     "eigh": "ops.spectrum",

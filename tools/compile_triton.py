@@ -36,10 +36,12 @@ from neurokernels._core import covariance_triton as covariance
 from neurokernels.ops.cca import triton as cca
 from neurokernels.ops.lif import rule as rules
 from neurokernels.ops.lif import triton as lif
+from neurokernels.ops.rsa import loss_triton as similarity
 from neurokernels.ops.rsa import triton as rdm
+from neurokernels.ops.rsa.loss_leaves import Options
 from neurokernels.ops.spectrum import triton as spectrum
 
-MODULES = (lif, spectrum, covariance, cca, rdm)
+MODULES = (lif, spectrum, covariance, cca, rdm, similarity)
 MANY, FEW = (64, 4096), (4, 50)
 TABLE = surrogates.tabulated([0.0, 1.0, 0.0], low=-1.0, high=1.0)
 EVERYTHING = {
@@ -135,6 +137,16 @@ def call_rdm(
     rdm.rdm_backward(d, x, d, metric, condensed)
 
 
+def call_similarity(
+    n: int, d: int, kind: str = "square", dtype: torch.dtype = torch.float32, *, accuracy: str = "high",
+    gradient: bool = True,
+) -> None:  # fmt: skip
+    """What `neurokernels.rsa_loss` launches of li2019."""
+    shape = {"square": (1, n, n), "condensed": (1, n * (n - 1) // 2), "features": (1, n, 300)}[kind]
+    o = Options("li2019", "cosine", kind, (d,), 0, False, False, 1e-5, 1.0, accuracy)
+    similarity.log_odds(empty(1, n, d, dtype=dtype), empty(*shape, dtype=dtype), o, gradient)
+
+
 BFLOAT16, FLOAT16, FLOAT64 = torch.bfloat16, torch.float16, torch.float64
 CASES: dict[str, Callable[[], None]] = {
     "bits": lambda: call_lif(residual="bits", surrogate="constant"),
@@ -206,6 +218,14 @@ CASES: dict[str, Callable[[], None]] = {
     "dcca 256 bfloat16": lambda: call_dcca(1024, 256, 256, BFLOAT16),
     "dcca 256 float64": lambda: call_dcca(1024, 256, 256, FLOAT64),
     "dcca 256, fast": lambda: call_dcca(1024, 256, 256, precision="fast"),
+    "similarity": lambda: call_similarity(2048, 512),
+    "similarity, condensed": lambda: call_similarity(2001, 333, "condensed"),
+    "similarity, responses": lambda: call_similarity(2048, 512, "features"),
+    "similarity, responses, fast": lambda: call_similarity(2048, 512, "features", accuracy="fast"),
+    "similarity, fast": lambda: call_similarity(2048, 512, accuracy="fast"),
+    "similarity, responses, float64": lambda: call_similarity(300, 100, "features", FLOAT64),
+    "similarity, value": lambda: call_similarity(2048, 512, gradient=False),
+    "similarity, few": lambda: call_similarity(32, 500),
     "dcca 333, odd": lambda: call_dcca(501, 333, 250, batch=7),
     "rdm": lambda: call_rdm(2000, 5000),
     "rdm, euclidean": lambda: call_rdm(2000, 5000, metric="euclidean"),
