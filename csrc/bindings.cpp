@@ -10,6 +10,7 @@
 #include "cpu/lif.h"
 #include "cpu/moments.h"
 #include "cpu/rollout.h"
+#include "cpu/rsa_ranks.h"
 
 namespace py = pybind11;
 
@@ -259,6 +260,28 @@ void bind_dcca(py::module_& m) {
         release);
 }
 
+void bind_rsa_inference(py::module_& m) {
+  using namespace nk::rsa;
+  const auto release = py::call_guard<py::gil_scoped_release>();
+  m.def("rdm_features",
+        [](int dtype, Int x, Int rows, Int pairs, Int conditions, int method, Int out, Int norm, int threads) {
+          features(static_cast<nk::Dtype>(dtype), at(x), rows, pairs, conditions, static_cast<Method>(method), at(out), at(norm), threads);
+        },
+        release);
+  m.def("rdm_concordance",
+        [](int dtype, Int a, Int b, Int items, Int rows_a, Int rows_b, Int pairs, int method, Int out, int threads) {
+          concordance(static_cast<nk::Dtype>(dtype), at(a), at(b), items, rows_a, rows_b, pairs, static_cast<Method>(method), at(out),
+                      threads);
+        },
+        release);
+  m.def("rdm_resample",
+        [](int dtype, Int a, Int b, Int rows_a, Int rows_b, Int conditions, Int counts, Int n, int method, Int out, int threads) {
+          resample(static_cast<nk::Dtype>(dtype), at(a), at(b), rows_a, rows_b, conditions, at<const int64_t>(counts), n,
+                   static_cast<Method>(method), at(out), threads);
+        },
+        release);
+}
+
 }  // namespace
 
 PYBIND11_MODULE(_native, m) {
@@ -273,4 +296,5 @@ PYBIND11_MODULE(_native, m) {
   bind_lif(m);
   bind_moments(m);
   bind_rollout(m);
+  bind_rsa_inference(m);
 }

@@ -17,6 +17,8 @@ _HOME = {
     "vicreg_loss": "ops.cca",
     "whiten": "ops.cca",
     "maze_rollout": "ops.evolution",
+    "bootstrap_rdms": "ops.rsa",
+    "compare_rdms": "ops.rsa",
     "covariance": "ops.spectrum",
     "covariance_spectrum": "ops.spectrum",
     "eigh": "ops.spectrum",
