@@ -11,6 +11,7 @@
 #include "cpu/moments.h"
 #include "cpu/rollout.h"
 #include "cpu/rsa_ranks.h"
+#include "cpu/rsa_searchlight.h"
 
 namespace py = pybind11;
 
@@ -278,6 +279,14 @@ void bind_rsa_inference(py::module_& m) {
         [](int dtype, Int a, Int b, Int rows_a, Int rows_b, Int conditions, Int counts, Int n, int method, Int out, int threads) {
           resample(static_cast<nk::Dtype>(dtype), at(a), at(b), rows_a, rows_b, conditions, at<const int64_t>(counts), n,
                    static_cast<Method>(method), at(out), threads);
+        },
+        release);
+  m.def("searchlight",
+        [](int dtype, Int data, Int items, Int channels, Int parts, Int row, Int conditions, Int indices, Int offsets, Int centres, int metric,
+           Int models, Int count, int method, Int out, int threads) {
+          searchlight(static_cast<nk::Dtype>(dtype),
+                      {at(data), items, channels, parts, row, conditions, at<const int64_t>(indices), at<const int64_t>(offsets), centres},
+                      static_cast<Metric>(metric), at<const double>(models), count, static_cast<Method>(method), at(out), threads);
         },
         release);
 }

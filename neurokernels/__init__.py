@@ -19,6 +19,8 @@ _HOME = {
     "maze_rollout": "ops.evolution",
     "bootstrap_rdms": "ops.rsa",
     "compare_rdms": "ops.rsa",
+    "searchlight_rsa": "ops.rsa",
+    "searchlight_spheres": "ops.rsa",
     "covariance": "ops.spectrum",
     "covariance_spectrum": "ops.spectrum",
     "eigh": "ops.spectrum",

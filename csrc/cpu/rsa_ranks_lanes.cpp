@@ -5,6 +5,9 @@
 
 #include "common/multiversion.h"
 
+// Vectors are arguments of functions that are always inlined: there is no call whose convention could differ.
+#pragma GCC diagnostic ignored "-Wpsabi"
+
 namespace nk::rsa {
 namespace {
 
@@ -20,7 +23,7 @@ struct Lanes {
     std::memcpy(&value, from + element * kWide, sizeof(V));
     return value;
   }
-  static NK_INLINE void store(double* to, int64_t element, V value) { std::memcpy(to + element * kWide, &value, sizeof(V)); }
+  static NK_INLINE void store(double* to, int64_t element, const V& value) { std::memcpy(to + element * kWide, &value, sizeof(V)); }
 };
 
 template <class L>

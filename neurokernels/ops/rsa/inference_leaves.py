@@ -90,8 +90,7 @@ bootstrap_fwd = leaf(
 )
 
 #: Data ``[..., N, V]`` (crossnobis: ``[..., folds, N, V]``), the channels of every centre one after the other
-#: ``indices[K]`` with the centres' ends ``offsets[C + 1]``, and what models are compared by (features of unit norm, or
-#: ranks for a tau) ``[M, F]``, to ``[..., C, M]``.
+#: ``indices[K]`` with their ends ``offsets[C + 1]``, and models ``[M, pairs]``, to ``[..., C, M]``.
 searchlight_fwd = leaf(
     "searchlight_fwd(Tensor data, Tensor indices, Tensor offsets, Tensor models, str metric, str method, str backend) "
     "-> Tensor",
