@@ -36,9 +36,10 @@ from neurokernels._core import covariance_triton as covariance
 from neurokernels.ops.cca import triton as cca
 from neurokernels.ops.lif import rule as rules
 from neurokernels.ops.lif import triton as lif
+from neurokernels.ops.rsa import inference_triton as searchlight
 from neurokernels.ops.spectrum import triton as spectrum
 
-MODULES = (lif, spectrum, covariance, cca)
+MODULES = (lif, spectrum, covariance, cca, searchlight)
 MANY, FEW = (64, 4096), (4, 50)
 TABLE = surrogates.tabulated([0.0, 1.0, 0.0], low=-1.0, high=1.0)
 EVERYTHING = {
@@ -125,6 +126,16 @@ def call_dcca(
         cca.dcca_backward(value, x, y, weights, mean)
 
 
+def call_searchlight(
+    n: int, dtype: torch.dtype = torch.float32, metric: str = "correlation", method: str = "pearson"
+) -> None:
+    """`neurokernels.searchlight_rsa` of 2000 neighbourhoods with 3 models."""
+    shape = (4, n, 5000) if metric == "crossnobis" else (n, 5000)
+    indices, offsets = (empty(size, dtype=torch.int64) for size in (200_000, 2001))
+    models = empty(3, n * (n - 1) // 2, dtype=dtype)
+    searchlight.searchlight(empty(*shape, dtype=dtype), indices, offsets, models, metric, method)
+
+
 BFLOAT16, FLOAT16, FLOAT64 = torch.bfloat16, torch.float16, torch.float64
 CASES: dict[str, Callable[[], None]] = {
     "bits": lambda: call_lif(residual="bits", surrogate="constant"),
@@ -197,6 +208,17 @@ CASES: dict[str, Callable[[], None]] = {
     "dcca 256 float64": lambda: call_dcca(1024, 256, 256, FLOAT64),
     "dcca 256, fast": lambda: call_dcca(1024, 256, 256, precision="fast"),
     "dcca 333, odd": lambda: call_dcca(501, 333, 250, batch=7),
+    "searchlight 12": lambda: call_searchlight(12),
+    "searchlight 32, crossnobis": lambda: call_searchlight(32, metric="crossnobis", method="whitened_cosine"),
+    "searchlight 60": lambda: call_searchlight(60),
+    "searchlight 60, whitened": lambda: call_searchlight(60, metric="sqeuclidean", method="whitened_pearson"),
+    "searchlight 60, poisson": lambda: call_searchlight(60, metric="poisson"),
+    "searchlight 60, crossnobis": lambda: call_searchlight(60, metric="crossnobis"),
+    "searchlight 60 float64": lambda: call_searchlight(60, FLOAT64),
+    "searchlight 60 float64, crossnobis": lambda: call_searchlight(60, FLOAT64, "crossnobis", "whitened_pearson"),
+    "searchlight 128": lambda: call_searchlight(128),
+    "searchlight 128, whitened": lambda: call_searchlight(128, method="whitened_pearson"),
+    "searchlight 128, crossnobis": lambda: call_searchlight(128, metric="crossnobis"),
 }  # fmt: skip
 
 # Compilation ---------------------------------------------------------------------------------------------------------

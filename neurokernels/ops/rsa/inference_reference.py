@@ -110,7 +110,13 @@ def concordance(a: Tensor, b: Tensor, method: str) -> Tensor:
         total += signs[0] @ signs[1].mT
         for count, s in zip(apart, signs, strict=True):
             count += s.abs().sum(-1)
-    return _tau(total, *apart, p * (p - 1.0), method).to(allocate_similarities(a, b).dtype)
+    return _where_known(a, b, _tau(total, *apart, p * (p - 1.0), method)).to(a.dtype)
+
+
+def _where_known(a: Tensor, b: Tensor, value: Tensor) -> Tensor:
+    """NaN for RDMs that are NaN: signs of NaN are not."""
+    gone = a[..., :, None, 0].isnan() | b[..., None, :, 0].isnan()
+    return torch.where(gone if value.ndim == gone.ndim else gone.unsqueeze(-3), torch.nan, value)
 
 
 def _tau(total: Tensor, a: Tensor, b: Tensor, all_pairs: Tensor | float, method: str) -> Tensor:
@@ -134,8 +140,8 @@ def bootstrap(a: Tensor, b: Tensor, counts: Tensor, method: str) -> Tensor:
     kind = _spearman if method in RANKS else _kendall if method in TAUS else _moments
     each = {_spearman: a.shape[-2] + b.shape[-2], _kendall: a.shape[-2] * b.shape[-2], _moments: 1}[kind]
     step = max(1, BLOCK // max(1, pairs * each * a.shape[:-2].numel()))
-    # Ranks and counts of pairs are integers: float64 holds their sums exactly.
-    given = (a, b) if kind is _moments else (a.double(), b.double())
+    # Ranks and counts of pairs are integers, of which float64 holds all sums; whitening takes large sums from each other.
+    given = (a, b) if method in ("pearson", "cosine") else (a.double(), b.double())
     for start in range(0, n, step):
         m = counts[start : start + step].to(given[0].dtype)
         out[..., start : start + step, :, :] = kind(*given, m, m[:, i] * m[:, j], method)
@@ -232,7 +238,7 @@ def _kendall(a: Tensor, b: Tensor, m: Tensor, w: Tensor, method: str) -> Tensor:
         s_a, s_b = ((v[..., start : start + step, None] - v[..., None, :]).sign() for v in (a, b))
         cross = cross + _quadratic(part, s_a[..., :, None, :, :] * s_b[..., None, :, :, :], w).movedim(-1, -3)
         apart_a, apart_b = (t + _quadratic(part, s.abs(), w).mT for t, s in ((apart_a, s_a), (apart_b, s_b)))
-    return _tau(cross, apart_a, apart_b, (total * (total - 1))[:, None, None], method)
+    return _where_known(a, b, _tau(cross, apart_a, apart_b, (total * (total - 1))[:, None, None], method))
 
 
 def _quadratic(left: Tensor, s: Tensor, right: Tensor) -> Tensor:

@@ -78,16 +78,17 @@ def searchlight_kernel(
         elif METRIC != _COSINE:
             x = without_mean(x, here, n)
             other = x
-        if METRIC == _CROSSNOBIS:
+        if METRIC == _CROSSNOBIS:  # every fold by the sum of all others
             total = x
-            k -= tl.dot(tl.trans(x), x, input_precision="ieee", out_dtype=DTYPE)
             for part in range(1, parts):
                 fold = channels_of(data, indices, start, count, c, part, lane, parts, n, INNER)
+                total += without_mean(fold, here, n)
+            for part in range(0, parts):
+                fold = channels_of(data, indices, start, count, c, part, lane, parts, n, INNER)
                 fold = without_mean(fold, here, n)
-                total += fold
-                k -= tl.dot(tl.trans(fold), fold, input_precision="ieee", out_dtype=DTYPE)
-            x, other = total, total
-        k = tl.dot(tl.trans(x), other, k, input_precision="ieee", out_dtype=DTYPE)
+                k = tl.dot(tl.trans(fold), total - fold, k, input_precision="ieee", out_dtype=DTYPE)
+        else:
+            k = tl.dot(tl.trans(x), other, k, input_precision="ieee", out_dtype=DTYPE)
     if METRIC == _POISSON:
         k = (k + tl.trans(k)) / 2
     same = lane[:, None] == lane[None, :]
@@ -168,7 +169,8 @@ def searchlight(data: Tensor, indices: Tensor, offsets: Tensor, models: Tensor, 
         to = found if smooth else data.new_empty((items, count, pairs))
         with on_device(data):
             searchlight_kernel[(count, items)](
-                panel, indices, offsets, given, to, first, panel.stride(0), panel.shape[2], n, models.shape[0],
+                data=panel, indices=indices, offsets=offsets, models=given, out=to, first=first, volume=panel.stride(0),
+                parts=panel.shape[2], n=n, count_models=models.shape[0],
                 METRIC=METRICS.index(metric), CENTRED=method in ("pearson", "whitened_pearson"),
                 WHITENED=method.startswith("whitened"), STORED=not smooth, SIZE=size, INNER=16,
                 num_warps={16: 2, 32: 4, 64: 8, 128: 16}[size], enable_fp_fusion=False,
