@@ -215,10 +215,10 @@ CASES: dict[str, Callable[[], None]] = {
     "searchlight 60, poisson": lambda: call_searchlight(60, metric="poisson"),
     "searchlight 60, crossnobis": lambda: call_searchlight(60, metric="crossnobis"),
     "searchlight 60 float64": lambda: call_searchlight(60, FLOAT64),
-    "searchlight 60 float64, crossnobis": lambda: call_searchlight(60, FLOAT64, "crossnobis", "whitened_pearson"),
+    "searchlight 30 float64, crossnobis": lambda: call_searchlight(30, FLOAT64, "crossnobis", "whitened_pearson"),
     "searchlight 128": lambda: call_searchlight(128),
     "searchlight 128, whitened": lambda: call_searchlight(128, method="whitened_pearson"),
-    "searchlight 128, crossnobis": lambda: call_searchlight(128, metric="crossnobis"),
+    "searchlight 128, stored": lambda: call_searchlight(128, metric="poisson", method="spearman"),
 }  # fmt: skip
 
 # Compilation ---------------------------------------------------------------------------------------------------------

@@ -163,7 +163,7 @@ def _moments(a: Tensor, b: Tensor, m: Tensor, w: Tensor, method: str) -> Tensor:
         size = m.sum(-1, keepdim=True)[..., None]  # of the resample
         rows_a, rows_b = (torch.einsum("ni,...rij->...nrj", m, square(v)) for v in (a, b))
         if method == "whitened_pearson":
-            left = (size - m[:, None, :])
+            left = size - m[:, None, :]
             rows_a, rows_b = rows_a - mean_a[..., None] * left, rows_b - mean_b[..., None] * left
         h_a, h_b = (_diagonal(r, m, size) for r in (rows_a, rows_b))
         cross = cross / 2 - ((m[:, None, :] * h_a) @ rows_b.mT) / 2

@@ -17,6 +17,7 @@ from neurokernels.ops.rsa import searchlight_reference as reference
 from neurokernels.ops.rsa.inference_leaves import METRICS, SMOOTH
 from neurokernels.ops.rsa.inference_reference import BLOCK, centred, square
 
+#: Conditions up to which nothing spills; crossnobis, which holds a sum of folds as well, takes half of them.
 _MOST = {torch.float32: 128, torch.float64: 64}
 _CORRELATION, _COSINE, _EUCLIDEAN, _SQEUCLIDEAN, _POISSON, _CROSSNOBIS = (tl.constexpr(i) for i in range(len(METRICS)))
 
@@ -96,6 +97,7 @@ def searchlight_kernel(
     diagonal = tl.sum(tl.where(same, k, 0), 1)
     down = tl.sum(tl.where(same, k, 0), 0)
     if METRIC == _CORRELATION or METRIC == _COSINE:
+        diagonal, down = tl.where(lane < n, diagonal, 1), tl.where(lane < n, down, 1)
         d = 1 - k * ((1 / tl.sqrt(diagonal))[:, None] * (1 / tl.sqrt(down))[None, :])
     else:
         d = (diagonal[:, None] + down[None, :]) - 2 * k
@@ -152,7 +154,7 @@ def searchlight(data: Tensor, indices: Tensor, offsets: Tensor, models: Tensor, 
     """The leaf op ``searchlight_fwd``."""
     data = data.to(compute_dtype(data))
     n, pairs = data.shape[-2], models.shape[-1]
-    if n > _MOST[data.dtype]:
+    if n > _MOST[data.dtype] // (2 if metric == "crossnobis" else 1):
         return reference.searchlight(data, indices, offsets, models, metric, method)
     batch, centres = data.shape[: -3 if metric == "crossnobis" else -2], offsets.shape[0] - 1
     out = data.new_empty((*batch, centres, models.shape[0]))

@@ -161,7 +161,13 @@ def neighbourhoods(op: str, centres: Any, channels: int, device: torch.device) -
         _integers(op, indices)
         _integers(op, offsets)
         sizes = offsets.diff()
-        if indices.ndim != 1 or offsets.ndim != 1 or not len(offsets) or int(offsets[0]) or int(offsets[-1]) != len(indices):
+        if (
+            indices.ndim != 1
+            or offsets.ndim != 1
+            or not len(offsets)
+            or int(offsets[0])
+            or int(offsets[-1]) != len(indices)
+        ):
             what = "indices [K] and offsets [C + 1] from 0 to K"
             checks.value_error(op, "centres", what, f"shapes {tuple(indices.shape)} and {tuple(offsets.shape)}")
     elif isinstance(centres, Sequence) and not isinstance(centres, str):
@@ -176,7 +182,9 @@ def neighbourhoods(op: str, centres: Any, channels: int, device: torch.device) -
         what = "Spheres, (indices, offsets), a tensor [C, size] or a list of tensors"
         checks.type_error(op, "centres", what, type(centres).__name__)
     if sizes.numel() and int(sizes.min()) < 1:
-        checks.value_error(op, "centres", "of at least 1 channel each", f"{int(sizes.min())} at centre {int(sizes.argmin())}")
+        checks.value_error(
+            op, "centres", "of at least 1 channel each", f"{int(sizes.min())} at centre {int(sizes.argmin())}"
+        )
     if indices.numel() and not (0 <= int(indices.min()) and int(indices.max()) < channels):
         wrong = int(indices.min()) if int(indices.min()) < 0 else int(indices.max())
         checks.value_error(op, "centres", f"of channels from 0 to {channels - 1}", wrong)
