@@ -1,4 +1,4 @@
-"""What comparators and resamples are by definition: loops over pairs and patterns in NumPy, which share no code with the library."""
+"""Comparators and resamples by definition: loops over pairs in NumPy that share no code with the library."""
 
 from itertools import combinations
 

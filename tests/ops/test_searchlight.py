@@ -38,7 +38,7 @@ def patterns(metric, *batch, seed=0, conditions=N):
 
 
 def neighbours(*sizes, seed=0):
-    """Channels of neighbourhoods of these sizes; correlations over 2 channels are 1 or -1, and only rounding ranks them."""
+    """Channels of neighbourhoods of these sizes; of 2, correlations are 1 or -1 and only rounding ranks them."""
     generator = torch.Generator().manual_seed(seed)
     return [torch.randperm(V, generator=generator)[:size] for size in sizes]
 
@@ -189,7 +189,8 @@ def test_nothing_to_compare_is_nan(backend):
     assert equal.isnan().all()  # an RDM of zeros
     data[1, 10] = torch.nan
     nan, clean = lit(backend, data, [[10, 11, 12], [1, 2, 3]], models, metric="sqeuclidean")
-    assert nan.isnan().all() and clean.isfinite().all()
+    assert nan.isnan().all()
+    assert clean.isfinite().all()
     models[1] = 0.5
     assert lit(backend, data, [[1, 2, 3]], models).isnan().tolist() == [[False, True]]
 
@@ -325,7 +326,7 @@ def test_bad_masks(mask, options, error, words):
 
 MUTANTS = {
     "no prior": ("poisson", "rates", lambda true: lambda x: x),
-    "neighbours of the next centre": ("correlation", "gathered", lambda true: lambda d, i, *rest: true(d, i.roll(1), *rest)),
+    "neighbours of the next centre": ("correlation", "gathered", lambda true: lambda d, i, *r: true(d, i.roll(1), *r)),
     "a metric for another": ("euclidean", "rdm", lambda true: lambda x, metric: true(x, "sqeuclidean")),
 }  # fmt: skip
 

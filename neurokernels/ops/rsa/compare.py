@@ -144,7 +144,7 @@ def compare_rdms(
     """How similar every RDM of one set is to every RDM of another, by one of eight comparators.
 
     ``pearson``, ``cosine``, ``whitened_cosine`` and ``whitened_pearson`` are differentiable, as often as one likes. The
-    others depend on ranks alone: their gradient is zero wherever there is one, and what they return does not require it.
+    others depend on ranks alone: a gradient would be zero wherever there is one, and what they return has none.
 
     Args:
         a: RDMs ``[..., A, pairs]``, condensed: pairs i < j row by row, as `rdm` and SciPy's ``squareform`` have them;

@@ -69,7 +69,7 @@ def bootstrap(a: Tensor, b: Tensor, counts: Tensor, method: str) -> Tensor:
 
 
 def searchlight(data: Tensor, indices: Tensor, offsets: Tensor, models: Tensor, metric: str, method: str) -> Tensor:
-    """The leaf op ``searchlight_fwd`` (csrc/cpu/rsa_searchlight.h): a neighbourhood gathers rows of one channel each."""
+    """The leaf op ``searchlight_fwd`` (csrc/cpu/rsa_searchlight.h): neighbourhoods gather rows of one channel each."""
     data = data.to(compute_dtype(data))
     folds = metric == "crossnobis"
     batch, n, channels = data.shape[: -3 if folds else -2], data.shape[-2], data.shape[-1]

@@ -1,4 +1,4 @@
-"""The leaf ops of inference on RDMs: what makes a comparator of an inner product, Kendall's tau, resampling, searchlights."""
+"""The leaf ops of inference on RDMs: features of comparators, Kendall's tau, resamples, searchlights."""
 
 import math
 from typing import Any

@@ -17,7 +17,7 @@ ROOT = 2**0.5
 
 
 def pair_indices(n: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """i and j of every pair i < j, row by row."""
+    """The conditions i and j of every pair i < j, row by row."""
     i, j = torch.triu_indices(n, n, 1, device=device)
     return i, j
 
@@ -101,16 +101,16 @@ def features(x: Tensor, method: str) -> tuple[Tensor, Tensor]:
 def concordance(a: Tensor, b: Tensor, method: str) -> Tensor:
     """The leaf op ``rdm_concordance``: signs of all differences, a block of pairs at a time."""
     p = a.shape[-1]
-    a, b = (doubled_ranks(v.to(torch.promote_types(v.dtype, torch.float32))) for v in (a, b))
+    a, b = (doubled_ranks(v.to(compute_dtype(v))) for v in (a, b))
     total = a.new_zeros((*a.shape[:-1], b.shape[-2]), dtype=torch.float64)
-    apart = [v.new_zeros(v.shape[:-1], dtype=torch.float64) for v in (a, b)]
+    apart_a, apart_b = (v.new_zeros(v.shape[:-1], dtype=torch.float64) for v in (a, b))
     step = max(1, BLOCK // max(1, (a.shape[:-1].numel() + b.shape[:-1].numel()) * p))
     for start in range(0, p, step):
-        signs = [(v[..., None] - v[..., None, start : start + step]).sign().flatten(-2).double() for v in (a, b)]
-        total += signs[0] @ signs[1].mT
-        for count, s in zip(apart, signs, strict=True):
-            count += s.abs().sum(-1)
-    return _where_known(a, b, _tau(total, *apart, p * (p - 1.0), method)).to(a.dtype)
+        s_a, s_b = ((v[..., None] - v[..., None, start : start + step]).sign().flatten(-2).double() for v in (a, b))
+        total += s_a @ s_b.mT
+        apart_a += s_a.abs().sum(-1)
+        apart_b += s_b.abs().sum(-1)
+    return _where_known(a, b, _tau(total, apart_a, apart_b, p * (p - 1.0), method)).to(a.dtype)
 
 
 def _where_known(a: Tensor, b: Tensor, value: Tensor) -> Tensor:
@@ -140,7 +140,7 @@ def bootstrap(a: Tensor, b: Tensor, counts: Tensor, method: str) -> Tensor:
     kind = _spearman if method in RANKS else _kendall if method in TAUS else _moments
     each = {_spearman: a.shape[-2] + b.shape[-2], _kendall: a.shape[-2] * b.shape[-2], _moments: 1}[kind]
     step = max(1, BLOCK // max(1, pairs * each * a.shape[:-2].numel()))
-    # Ranks and counts of pairs are integers, of which float64 holds all sums; whitening takes large sums from each other.
+    # Ranks and counts are integers, of which float64 holds all sums; whitening takes large sums from each other.
     given = (a, b) if method in ("pearson", "cosine") else (a.double(), b.double())
     for start in range(0, n, step):
         m = counts[start : start + step].to(given[0].dtype)
@@ -219,7 +219,7 @@ def _spearman(a: Tensor, b: Tensor, m: Tensor, w: Tensor, method: str) -> Tensor
 
 
 def weighted_ranks(x: Tensor, w: Tensor) -> Tensor:
-    """Twice the mid-ranks without their mean, of every value repeated as often as its weight, ``[..., n, R, pairs]``."""
+    """Twice the mid-ranks without their mean, of values repeated by their weights, ``[..., n, R, pairs]``."""
     order, first, last = (v.unsqueeze(-3).expand(*v.shape[:-2], w.shape[0], *v.shape[-2:]) for v in _groups(x))
     ends = w[:, None, :].expand(order.shape).gather(-1, order).cumsum(-1)
     begin, end = torch.where(first > 0, ends.gather(-1, (first - 1).clamp(min=0)), 0), ends.gather(-1, last)
@@ -231,7 +231,7 @@ def _kendall(a: Tensor, b: Tensor, m: Tensor, w: Tensor, method: str) -> Tensor:
     """Quadratic forms of the signs of all differences, a block of pairs at a time."""
     a, b, p = doubled_ranks(a), doubled_ranks(b), a.shape[-1]
     total = w.sum(-1)
-    cross, apart_a, apart_b = 0.0, 0.0, 0.0
+    cross, apart_a, apart_b = w.new_zeros(()), w.new_zeros(()), w.new_zeros(())
     step = max(1, BLOCK // (p * max(1, a.shape[:-1].numel() * b.shape[-2])))
     for start in range(0, p, step):
         part = w[:, start : start + step]

@@ -1,9 +1,9 @@
 # mypy: disable-error-code="no-untyped-def, assignment"
-"""The searchlight on a GPU: a program gathers a neighbourhood, makes its RDM in registers and compares it with all models.
+"""The searchlight on a GPU: a program gathers a neighbourhood, makes its RDM and compares it with all models.
 
 Products are of float32 or float64 throughout, never of TF32. Comparators of ranks have to sort: for those the kernel
-writes the RDMs of a part of the neighbourhoods, which torch ranks. More conditions than `_MOST` do not fit the registers
-of a program; then RDMs are torch's products as well, a part at a time (`searchlight_reference`).
+writes the RDMs of a part of the neighbourhoods, which torch ranks. More conditions than `_MOST` do not fit the
+registers of a program; then RDMs are torch's products, a part at a time (`searchlight_reference`).
 """
 
 import torch
@@ -84,7 +84,7 @@ def searchlight_kernel(
             for part in range(1, parts):
                 fold = channels_of(data, indices, start, count, c, part, lane, parts, n, INNER)
                 total += without_mean(fold, here, n)
-            for part in range(0, parts):
+            for part in range(parts):
                 fold = channels_of(data, indices, start, count, c, part, lane, parts, n, INNER)
                 fold = without_mean(fold, here, n)
                 k = tl.dot(tl.trans(fold), total - fold, k, input_precision="ieee", out_dtype=DTYPE)
@@ -96,7 +96,7 @@ def searchlight_kernel(
     real = (lane < n)[:, None] & (lane < n)[None, :]
     diagonal = tl.sum(tl.where(same, k, 0), 1)
     down = tl.sum(tl.where(same, k, 0), 0)
-    if METRIC == _CORRELATION or METRIC == _COSINE:
+    if METRIC == _CORRELATION or METRIC == _COSINE:  # noqa: SIM109 (Triton has no `in`)
         diagonal, down = tl.where(lane < n, diagonal, 1), tl.where(lane < n, down, 1)
         d = 1 - k * ((1 / tl.sqrt(diagonal))[:, None] * (1 / tl.sqrt(down))[None, :])
     else:

@@ -98,7 +98,7 @@ def searchlight_rsa(
         data: ``[..., conditions, channels]``; for crossnobis ``[..., folds, conditions, channels]``. float32, float64,
             bfloat16 or float16 (half precision computes in float32). Leading dimensions are independent items.
         centres: The channels of every neighbourhood: `Spheres`; a pair ``(indices[K], offsets[C + 1])``; a tensor
-            ``[C, size]`` of neighbourhoods of one size, where -1 stands for no channel; or a list of C tensors or arrays.
+            ``[C, size]``, in which -1 stands for no channel; or a list of C tensors, arrays or lists.
         models: RDMs ``[M, pairs]``, condensed as for `compare_rdms`.
         metric: ``"correlation"``, ``"cosine"``, ``"euclidean"``, ``"sqeuclidean"``, ``"poisson"`` or ``"crossnobis"``,
             as of `rdm`. For multivariate noise normalisation, whiten the channels beforehand.
@@ -185,7 +185,7 @@ def neighbourhoods(op: str, centres: Any, channels: int, device: torch.device) -
         checks.value_error(
             op, "centres", "of at least 1 channel each", f"{int(sizes.min())} at centre {int(sizes.argmin())}"
         )
-    if indices.numel() and not (0 <= int(indices.min()) and int(indices.max()) < channels):
+    if indices.numel() and not (int(indices.min()) >= 0 and int(indices.max()) < channels):
         wrong = int(indices.min()) if int(indices.min()) < 0 else int(indices.max())
         checks.value_error(op, "centres", f"of channels from 0 to {channels - 1}", wrong)
     sizes = sizes.to(device, torch.int64)

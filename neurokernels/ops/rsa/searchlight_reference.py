@@ -1,4 +1,4 @@
-"""The searchlight in plain PyTorch, and the reference backend: RDMs of a few neighbourhoods at a time, and comparators."""
+"""The searchlight in plain PyTorch, and the reference backend: RDMs of a part of the neighbourhoods at a time."""
 
 from collections.abc import Iterator
 
