@@ -8,7 +8,7 @@ from torch.autograd import Function
 
 from neurokernels._core import backends, checks
 from neurokernels._core.arrays import accepts_arrays
-from neurokernels._core.autograd import forward_mode, leading
+from neurokernels._core.autograd import eager, forward_mode, leading, transformed
 from neurokernels._core.products import product
 from neurokernels.ops.rsa.inference_leaves import (
     METHODS,
@@ -92,6 +92,8 @@ class _Concordance(Function):
         return _Concordance.apply(*leading((a, b), in_dims[:2], info.batch_size), *rest), 0
 
 
+_run = eager(_FeaturesEager)
+
 # The op -------------------------------------------------------------------------------------------------------------
 
 
@@ -99,7 +101,11 @@ def features(x: Tensor, method: str) -> Tensor:
     """Features of unit norm ``[..., R, F]``, whose inner products are the comparator."""
     if torch.compiler.is_compiling():
         return _Features.apply(x, method, backends.INHERIT)[0]
-    return _FeaturesEager.apply(x, method, backends.requested())[0]
+    if transformed():
+        return _FeaturesEager.apply(x, method, backends.requested())[0]
+    if forward_mode() or (x.requires_grad and torch.is_grad_enabled()):
+        return _run(x, method, backends.requested())[0]
+    return rdm_features(x, method, backends.requested())[0]
 
 
 def check_rdms(op: str, name: str, x: Tensor) -> int:
