@@ -14,7 +14,7 @@ import neurokernels as nk
 torch.manual_seed(0)
 digits = nk.data.load("digits")
 labels = torch.arange(10).repeat_interleave(6)
-images = torch.cat([digits.test_images[digits.test_labels == digit][:6] for digit in range(10)])
+images = torch.cat([digits.test_images[digits.test_labels == digit][:6] for digit in range(10)])[:, None]
 brains = [nk.data.gabor_population(images, neurons=80, seed=seed, repeats=4).responses for seed in range(8)]
 network = nn.Sequential(nn.Flatten(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 10))
 optimiser = torch.optim.Adam(network.parameters(), lr=1e-2)
