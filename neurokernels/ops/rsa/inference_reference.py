@@ -133,8 +133,7 @@ def bootstrap(a: Tensor, b: Tensor, counts: Tensor, method: str) -> Tensor:
     """The leaf op ``bootstrap_fwd``: a resample is a weight ``m_i m_j`` of every pair, and all are made by products."""
     a, b = (v.to(compute_dtype(v)).contiguous() for v in (a, b))
     out = allocate_similarities(a, b, counts.shape[0])
-    (n, items), pairs = counts.shape, a.shape[-1]
-    i, j = pair_indices(items, a.device)
+    n, pairs = counts.shape[0], a.shape[-1]
     if method in ("pearson", "whitened_pearson"):
         a, b = centred(a), centred(b)  # sums of squares about a mean that is near theirs lose no digits
     kind = _spearman if method in RANKS else _kendall if method in TAUS else _moments
@@ -144,19 +143,31 @@ def bootstrap(a: Tensor, b: Tensor, counts: Tensor, method: str) -> Tensor:
     given = (a, b) if method in ("pearson", "cosine") else (a.double(), b.double())
     for start in range(0, n, step):
         m = counts[start : start + step].to(given[0].dtype)
-        out[..., start : start + step, :, :] = kind(*given, m, m[:, i] * m[:, j], method)
+        out[..., start : start + step, :, :] = kind(*given, m, _weights(m), method)
     return out
+
+
+def _weights(m: Tensor) -> Tensor:
+    """``m_i m_j`` of all pairs ``[n, pairs]``, made and laid out pair by pair: one pass over what is written."""
+    (n, items), start = m.shape, 0
+    rows, w = m.mT.contiguous(), m.new_empty((items * (items - 1) // 2, n))
+    for i in range(items - 1):
+        end = start + items - 1 - i
+        torch.mul(rows[i + 1 :], rows[i], out=w[start:end])
+        start = end
+    return w.mT
 
 
 def _moments(a: Tensor, b: Tensor, m: Tensor, w: Tensor, method: str) -> Tensor:
     """Pearson and cosine, whitened or not; ``w[n, pairs]`` weighs pairs, ``m[n, N]`` counts patterns."""
     wide, rows = method.startswith("whitened"), max(1, BLOCK // (a.shape[-1] * b.shape[-2]))
     total = w.sum(-1)
-    square_a, square_b = ((w @ v.square().mT) for v in (a, b))  # [..., n, R]
     cross = torch.cat([_cross(w, a[..., s : s + rows, :], b) for s in range(0, max(1, a.shape[-2]), rows)], -2)
+    sums = (torch.cat((a.square(), b.square(), a, b), -2) @ w.mT).mT  # [..., n, 2 A + 2 B]
+    square_a, square_b, mean_a, mean_b = sums.split((a.shape[-2], b.shape[-2]) * 2, -1)
     raw_a, raw_b = square_a, square_b
     if method in ("pearson", "whitened_pearson"):
-        mean_a, mean_b = (w @ v.mT / total[:, None] for v in (a, b))
+        mean_a, mean_b = mean_a / total[:, None], mean_b / total[:, None]
         cross = cross - total[:, None, None] * mean_a[..., :, None] * mean_b[..., None, :]
         square_a, square_b = square_a - total[:, None] * mean_a.square(), square_b - total[:, None] * mean_b.square()
     if wide:
@@ -179,7 +190,7 @@ def _moments(a: Tensor, b: Tensor, m: Tensor, w: Tensor, method: str) -> Tensor:
 def _cross(w: Tensor, a: Tensor, b: Tensor) -> Tensor:
     """Sum over pairs of ``w x y`` for every two RDMs ``[..., n, A, B]``."""
     both = (a[..., :, None, :] * b[..., None, :, :]).flatten(-3, -2)
-    return (w @ both.mT).unflatten(-1, (a.shape[-2], b.shape[-2]))
+    return (both @ w.mT).mT.unflatten(-1, (a.shape[-2], b.shape[-2]))
 
 
 def _unless_rounding(variance: Tensor, raw: Tensor) -> Tensor:
