@@ -36,12 +36,13 @@ from neurokernels._core import covariance_triton as covariance
 from neurokernels.ops.cca import triton as cca
 from neurokernels.ops.lif import rule as rules
 from neurokernels.ops.lif import triton as lif
+from neurokernels.ops.rsa import inference_triton as searchlight
 from neurokernels.ops.rsa import loss_triton as similarity
 from neurokernels.ops.rsa import triton as rdm
 from neurokernels.ops.rsa.loss_leaves import Options
 from neurokernels.ops.spectrum import triton as spectrum
 
-MODULES = (lif, spectrum, covariance, cca, rdm, similarity)
+MODULES = (lif, spectrum, covariance, cca, rdm, similarity, searchlight)
 MANY, FEW = (64, 4096), (4, 50)
 TABLE = surrogates.tabulated([0.0, 1.0, 0.0], low=-1.0, high=1.0)
 EVERYTHING = {
@@ -147,6 +148,16 @@ def call_similarity(
     similarity.log_odds(empty(1, n, d, dtype=dtype), empty(*shape, dtype=dtype), o, gradient)
 
 
+def call_searchlight(
+    n: int, dtype: torch.dtype = torch.float32, metric: str = "correlation", method: str = "pearson"
+) -> None:
+    """`neurokernels.searchlight_rsa` of 2000 neighbourhoods with 3 models."""
+    shape = (4, n, 5000) if metric == "crossnobis" else (n, 5000)
+    indices, offsets = (empty(size, dtype=torch.int64) for size in (200_000, 2001))
+    models = empty(3, n * (n - 1) // 2, dtype=dtype)
+    searchlight.searchlight(empty(*shape, dtype=dtype), indices, offsets, models, metric, method)
+
+
 BFLOAT16, FLOAT16, FLOAT64 = torch.bfloat16, torch.float16, torch.float64
 CASES: dict[str, Callable[[], None]] = {
     "bits": lambda: call_lif(residual="bits", surrogate="constant"),
@@ -236,6 +247,17 @@ CASES: dict[str, Callable[[], None]] = {
     "rdm, euclidean float64": lambda: call_rdm(2000, 5000, metric="euclidean", dtype=FLOAT64),
     "rdm, few": lambda: call_rdm(100, 16, 100, metric="euclidean"),
     "rdm, 32": lambda: call_rdm(100, 30, 100, metric="euclidean"),
+    "searchlight 12": lambda: call_searchlight(12),
+    "searchlight 32, crossnobis": lambda: call_searchlight(32, metric="crossnobis", method="whitened_cosine"),
+    "searchlight 60": lambda: call_searchlight(60),
+    "searchlight 60, whitened": lambda: call_searchlight(60, metric="sqeuclidean", method="whitened_pearson"),
+    "searchlight 60, poisson": lambda: call_searchlight(60, metric="poisson"),
+    "searchlight 60, crossnobis": lambda: call_searchlight(60, metric="crossnobis"),
+    "searchlight 60 float64": lambda: call_searchlight(60, FLOAT64),
+    "searchlight 30 float64, crossnobis": lambda: call_searchlight(30, FLOAT64, "crossnobis", "whitened_pearson"),
+    "searchlight 128": lambda: call_searchlight(128),
+    "searchlight 128, whitened": lambda: call_searchlight(128, method="whitened_pearson"),
+    "searchlight 128, stored": lambda: call_searchlight(128, metric="poisson", method="spearman"),
 }  # fmt: skip
 
 # Compilation ---------------------------------------------------------------------------------------------------------
