@@ -14,7 +14,9 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 def output(name: str, folder: Path | None = None) -> str:
     """Runs an example from another folder, as a user would with an installed library."""
     environment = os.environ | {"PYTHONPATH": str(EXAMPLES.parent), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run([sys.executable, EXAMPLES / name], capture_output=True, text=True, env=environment, cwd=folder)
+    done = subprocess.run(
+        [sys.executable, EXAMPLES / name], capture_output=True, text=True, env=environment, cwd=folder
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout
 
