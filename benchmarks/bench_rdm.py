@@ -1,12 +1,13 @@
 """Dissimilarity matrices: `neurokernels.rdm` against rsatoolbox, SciPy and plain PyTorch, in one run on one thread.
 
 The plain rows are the usual code in its best form: patterns normalised once, one product, pairs taken by an index that
-was made before. rsatoolbox and SciPy compute in float64 whatever they are given; rows of ours in float64 stand beside them.
+was made before. rsatoolbox and SciPy compute in float64 whatever they are given: they race our float64.
 """
 
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
+from importlib import import_module
 from typing import Any
 
 import pytest
@@ -64,7 +65,7 @@ def _gate(exact: Sequence[Tensor], level: float) -> Callable[[Any], str | None]:
 
     def gate(found: Any) -> str | None:
         for name, a, e in zip(("value", "gradient"), found, exact, strict=False):
-            error = float((torch.as_tensor(a).to(e).reshape(e.shape) - e).abs().max() / e.abs().max())
+            error = float((a.detach().to(e).reshape(e.shape) - e).abs().max() / e.abs().max())
             if not error <= level:
                 return f"{name}: relative error {error:.2g} where {level:.2g} is allowed"
         return None
@@ -72,32 +73,36 @@ def _gate(exact: Sequence[Tensor], level: float) -> Callable[[Any], str | None]:
     return gate
 
 
+def _items(x: Tensor) -> Any:
+    return x.cpu().double().reshape(-1, *x.shape[-2:]).numpy()
+
+
+def _rsatoolbox(data: Callable[[Any, Tensor], list[Any]], **options: Any) -> Row | Absent:
+    """A row of rsatoolbox on data sets that are made of the patterns, or why there is none."""
+    try:
+        dataset, calculate = import_module("rsatoolbox.data").Dataset, import_module("rsatoolbox.rdm").calc_rdm
+    except ImportError as error:
+        return Absent("rsatoolbox", f"it cannot be imported: {error}", package="rsatoolbox")
+
+    def run(x: Tensor) -> tuple[Tensor, ...]:
+        return (torch.tensor([calculate(one, **options).dissimilarities[0] for one in data(dataset, x)]),)
+
+    return Row("rsatoolbox", run, package="rsatoolbox")
+
+
 def _peers(shape: Sequence[int], metric: str) -> list[Row | Absent]:
     """Rsatoolbox and SciPy in float64, item by item."""
     rows: list[Row | Absent] = []
+    if metric == "correlation":
+        rows.append(_rsatoolbox(lambda data, x: [data(item) for item in _items(x)], method="correlation"))
     try:
-        from rsatoolbox.data import Dataset
-        from rsatoolbox.rdm import calc_rdm
-    except ImportError as error:
-        rows.append(Absent("rsatoolbox", f"it cannot be imported: {error}", package="rsatoolbox"))
-    else:
-        if metric == "correlation":
-
-            def theirs(x: Tensor) -> tuple[Tensor, ...]:
-                items = x.cpu().double().reshape(-1, *x.shape[-2:]).numpy()
-                found = [calc_rdm(Dataset(item), method="correlation").dissimilarities[0] for item in items]
-                return (torch.tensor(found),)
-
-            rows.append(Row("rsatoolbox", theirs, package="rsatoolbox"))
-    try:
-        from scipy.spatial.distance import pdist
+        pdist = import_module("scipy.spatial.distance").pdist
     except ImportError as error:
         rows.append(Absent("SciPy pdist", f"it cannot be imported: {error}", package="scipy"))
     else:
 
         def scipys(x: Tensor) -> tuple[Tensor, ...]:
-            items = x.cpu().double().reshape(-1, *x.shape[-2:]).numpy()
-            return (torch.tensor([pdist(item, metric) for item in items]),)
+            return (torch.tensor([pdist(item, metric) for item in _items(x)]),)
 
         rows.append(Row("SciPy pdist", scipys, package="scipy"))
     return rows
@@ -164,26 +169,15 @@ def bench_crossnobis(race: Callable[..., Any], dtype: torch.dtype) -> None:
         return ((diagonal[:, None] + diagonal - k - k.mT).flatten().index_select(0, pairs),)
 
     pairs = _pairs(n)
-    rows = [_ours(x, lambda x: (nk.rdm(x, metric="crossnobis"),)), Row("plain", usual)]
-    try:
-        from rsatoolbox.data import Dataset
-        from rsatoolbox.rdm import calc_rdm
-    except ImportError as error:
-        rows.append(Absent("rsatoolbox", f"it cannot be imported: {error}", package="rsatoolbox"))
-    else:
-        labels = {"condition": list(range(n)) * folds, "fold": [f for f in range(folds) for _ in range(n)]}
-        data = Dataset(x.cpu().double().flatten(0, 1).numpy(), obs_descriptors=labels)
-        options = {"method": "crossnobis", "descriptor": "condition", "cv_descriptor": "fold"}
-        rows.append(
-            Row(
-                "rsatoolbox",
-                lambda x: (torch.tensor(calc_rdm(data, **options).dissimilarities[0]),),
-                package="rsatoolbox",
-            )
-        )
+    labels = {"condition": list(range(n)) * folds, "fold": [f for f in range(folds) for _ in range(n)]}
+
+    def measured(dataset: Any, x: Tensor) -> list[Any]:
+        return [dataset(x.cpu().double().flatten(0, 1).numpy(), obs_descriptors=labels)]
+
+    peer = _rsatoolbox(measured, method="crossnobis", descriptor="condition", cv_descriptor="fold")
     race(
         f"rdm crossnobis {kind} {folds}x{n}x{d}",
-        rows,
+        [_ours(x, lambda x: (nk.rdm(x, metric="crossnobis"),)), Row("plain", usual), peer],
         op="rdm",
         inputs=(x,),
         gate=_gate(usual(x.double()), LEVEL[dtype]),
