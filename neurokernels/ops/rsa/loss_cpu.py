@@ -19,6 +19,9 @@ from neurokernels.ops.rsa.loss_rows import Rows, flat
 #: Images of a tile: its similarities stay in the cache of several cores, and its products are large enough for BLAS.
 TILE = 1024
 
+#: Up to so many images are one tile, half of whose similarities are computed twice.
+WHOLE = 512
+
 
 def rsa_loss(
     x: Tensor, logits: Tensor | None, mean: Tensor | None, target: Tensor, o: Options, gradient: bool
@@ -99,7 +102,7 @@ class _Target(NamedTuple):
 def _log_odds(f: Tensor, target: Tensor, o: Options, gradient: bool) -> tuple[Tensor, Tensor | None]:
     """The loss ``[B]`` of unit features, float64, and their gradient."""
     items, n, _ = f.shape
-    if n <= TILE:
+    if n <= min(WHOLE, TILE):
         s = torch.bmm(f, f.mT)
         t = torch.bmm(target, target.mT) if o.kind == "features" else target
         sums = _core(s, t, (0, 0), True, n, o, gradient)
@@ -108,7 +111,7 @@ def _log_odds(f: Tensor, target: Tensor, o: Options, gradient: bool) -> tuple[Te
     df = f.new_empty(f.shape) if gradient else None
     if df is not None:
         native.fresh(df)
-    count = -(-n // TILE)
+    count = max(-(-n // TILE), 3)
     edges = [slice(n * k // count, n * (k + 1) // count) for k in range(count)]
     most = (-(-n // count)) ** 2
     room, other = f.new_empty(most), f.new_empty(most if o.kind == "features" else 0)
