@@ -62,7 +62,7 @@ def _features(x: Tensor, logits: Tensor | None, mean: Tensor | None, o: Options)
     f = x.new_empty((items, n, d), dtype=compute)
     native.fresh(f)
     norms = f.new_empty((items, n, len(o.widths)))
-    roots = loss_rows.weights_of(logits, items, len(o.widths), f).sqrt().to(compute)
+    roots = loss_rows.roots_of(logits, items, len(o.widths), f)
     if mean is not None:
         mean = flat(mean, 1)
         mean = mean if mean.stride(-1) == 1 or d == 1 else mean.contiguous()
