@@ -20,14 +20,14 @@ CASES = (
     "bits bfloat16", "recompute, time last", "gerum2020", "everything, few", "table", "leaky",
     "eigh 32", "covariance", "covariance, tall bfloat16", "warm float64",
     "dcca 32", "dcca 32, value", "dcca 333, odd", "dcca 256, fast", "searchlight 60, crossnobis",
-    "rollout 20, state", "rollout 30 and 34, exact", "offspring",
+    "rollout 20, state", "rollout 30 and 34, exact", "offspring", "similarity, condensed", "rdm, euclidean",
 )  # fmt: skip
 LIF = {f"{family}{kind}_kernel" for family in ("", "leaky_") for kind in ("forward", "backward", "tangent")}
 SPECTRUM = {f"{name}_kernel" for name in ("eigh", "sums", "mean", "centre", "scatter", "gather", "rank_update")}
-
 CCA = {f"{name}_kernel" for name in ("small", "gram", "update", "gradient")}
-RSA = {"searchlight_kernel"}
-EVOLUTION = {"rollout_kernel", "offspring_kernel"}
+RDM = {f"{name}_kernel" for name in ("distance", "refine", "gradient", "close_gradient")}
+RSA = {f"{name}_kernel" for name in ("pairs", "gradient", "searchlight")}
+EVOLUTION = {f"{name}_kernel" for name in ("rollout", "offspring")}
 
 # With the option turned against it, the tool must say so: that is what its verdict is worth.
 MUTANTS = {"fused multiply-adds": {"enable_fp_fusion": True}, "spills": {"maxnreg": 32}}
@@ -61,7 +61,7 @@ def rows(tmp_path_factory):
 @pytest.mark.parametrize("arch", ARCHES)
 def test_every_kernel_compiles(rows, arch):
     names = {row["kernel"] for row in rows if row["arch"] == arch}
-    assert names == LIF | SPECTRUM | CCA | RSA | EVOLUTION
+    assert names == LIF | SPECTRUM | CCA | RDM | RSA | EVOLUTION
 
 
 @pytest.mark.parametrize("arch", ARCHES)
