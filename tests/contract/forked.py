@@ -48,7 +48,7 @@ def main(backend: str) -> None:
     again("parent")
     child = os.fork()
     if child == 0:
-        signal.alarm(30)  # a child that hangs is ended, and its status says so
+        signal.alarm(120)  # a child that hangs is ended, and its status says so
         again("child")
         os._exit(0)
     _, status = os.waitpid(child, 0)

@@ -76,7 +76,7 @@ def test_two_python_threads(op, threads):
 def test_fork(backend):
     """A child forked from a process that has used threads runs every op; an OpenMP region there would hang."""
     done = subprocess.run(
-        [sys.executable, "-m", "tests.contract.forked", backend], cwd=ROOT, capture_output=True, text=True, timeout=100
+        [sys.executable, "-m", "tests.contract.forked", backend], cwd=ROOT, capture_output=True, text=True, timeout=300
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == ["parent", "child", "parent"]

@@ -39,7 +39,7 @@ def library(tmp_path_factory) -> Path:
 
 def runs(library: Path, code: str) -> list[str]:
     words = [sys.executable, "-c", PRELUDE + code, str(library)]
-    done = subprocess.run(words, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(words, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     return done.stdout.split()
 
