@@ -76,6 +76,7 @@ class Op:
         huge: A shape of the first argument for which there is no memory.
         odd: Widths around those of vectors and blocks; the first one is for slow backends too.
         ulps: Floor of the accuracy rule in units in the last place.
+        small: The same for sizes at which some problems are hardly posed, against the definition in float64.
         backends: Those that are tested on a machine without a GPU.
         mixes: Whether features meet: only the items of a leading dimension are then independent of each other.
         backward_kernels: How many kernels a backward pass runs; 0 if it is a composite of torch's ops.
@@ -110,6 +111,7 @@ class Op:
     huge: tuple[int, ...] = (16, 2**24, 2**24)
     odd: tuple[int, ...] = (33, 7, 8, 9, 31, 65, 130)
     ulps: float = 4
+    small: float = 256
 
     @property
     def public(self) -> Callable[..., tuple[Tensor, ...]]:

@@ -68,12 +68,17 @@ def inner(a: Tensor, b: Tensor, signs: Tensor | None = None) -> Tensor:
 
     torch would make a matrix of products, and one of float64 to add them up. Its sums of float32 are pairwise.
     """
+    if torch.compiler.is_compiling():  # blocks would be part of the graph, and so would their number
+        return _inner(a, b, signs)
     step = max(1, _BLOCK // max(1, a.shape[0] * a.shape[2]))
-    parts = []
-    for i in range(0, max(a.shape[1], 1), step):
-        product = a[:, i : i + step] * b[:, i : i + step]
-        parts.append((product if signs is None else product.mul_(signs)).sum(-1).double())
-    return parts[0] if len(parts) == 1 else torch.cat(parts, 1)
+    if step >= a.shape[1]:
+        return _inner(a, b, signs)
+    return torch.cat([_inner(a[:, i : i + step], b[:, i : i + step], signs) for i in range(0, a.shape[1], step)], 1)
+
+
+def _inner(a: Tensor, b: Tensor, signs: Tensor | None) -> Tensor:
+    product = a * b
+    return (product if signs is None else product.mul_(signs)).sum(-1).double()
 
 
 def centred(x: Tensor) -> Tensor:

@@ -186,6 +186,7 @@ CKA = Op(
     odd=(33, 7, 8, 9, 31, 65, 130),
     huge=(2, 7, 2**42),
     ulps=64,
+    small=2048,  # unbiased, of five images
     mixes=True,
     peers=True,
     backward_kernels=0,
