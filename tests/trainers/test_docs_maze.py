@@ -94,6 +94,7 @@ def fragments(results: Results, found: Found) -> list[str]:
         f"{said(found['goals, training'][strong])} goals in training",
         f"in unseen mazes of its own size {said(own[strong])}",
         f"severance of 0.1, which keeps {kept(weak)}: {said(own[weak])}",
+        f"({said(found['goals, training'][weak])}, p = {found['goals, training'][weak][3]:.2g})",
         f"All six probabilities together: {said((*together[:3], 0))}, p = {together.p:.2g}",
         f"`sparse 0.1`, {kept('sparse 0.1')} from the start: {said(own['sparse 0.1'])} and "
         f"{said(large['sparse 0.1'])} in mazes of 16 x 16",
@@ -113,21 +114,21 @@ def test_the_answer_is_true_of_the_results(results: Results, found: Found):
     """What the text says in words, and that it passes over nothing that is significant in unseen mazes."""
     unseen = [name for name in found if "x" in name]
     significant = {(name, arm) for name in [*unseen, "gap"] for arm, (*_, p) in found[name].items() if p < ALPHA}
-    assert significant == {("goals, 16 x 16", "severance 0.2"), ("gap", "severance 0.2"), ("gap", "noise 0.05")}
-    assert found["goals, 16 x 16"]["severance 0.2"][0] > 0 > found["gap"]["severance 0.2"][0]
-    assert found["goals, 8 x 8"]["severance 0.2"][0] > 0 > found["goals, training"]["severance 0.2"][0]
-    assert found["gap"]["noise 0.05"][0] < 0
+    gap = {("gap", "severance 0.2"), ("gap", "noise 0.05"), ("gap", "l1 0.01")}
+    assert significant == gap | {("goals, 16 x 16", "l1 0.01")}
+    assert all(found[name][arm][0] < 0 for name, arm in significant)
+    assert all(found[name]["severance 0.2"][1] > 0 for name in ("goals, 8 x 8", "goals, 16 x 16"))
+    assert 0.4 < found["goals, training"]["severance 0.2"][0] / found["gap"]["severance 0.2"][0] < 0.6
+    assert found["gap"]["noise 0.05"][0] < found["gap"]["severance 0.2"][0]
     assert found["goals, training"]["noise 0.05"][3] < ALPHA
     assert all(found[name]["l1 0.01"][0] < 0 and found[name]["l1 0.001"][3] > ALPHA for name in unseen)
     means = {g.label: {n: spread(g.values(f"goals_{n}")).mean for n in ("train", 8, 12, 16)} for g in results.groups()}
     hands = results.wall_followers.values()
     assert sum(mean["train"] > max(hand["goals_train"] for hand in hands) for mean in means.values()) > len(means) / 2
     for size in results.sizes:
-        best = max(means, key=lambda label: means[label][size])
-        assert means[best][size] < min(hand[f"goals_{size}"] for hand in hands)
-        assert size == 8 or best == "noise 0.01"
+        assert max(mean[size] for mean in means.values()) < min(hand[f"goals_{size}"] for hand in hands)
     lacking = min(hand["goals_16"] for hand in hands) - means["none"][16]
-    assert 0.2 < found["goals, 16 x 16"]["severance 0.2"][0] / lacking < 0.3
+    assert 0.3 < found["goals, 16 x 16"]["severance 0.2"][0] / lacking < 0.4
 
 
 def test_the_kept_agent_is_the_one_that_was_tested(results: Results):

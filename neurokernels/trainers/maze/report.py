@@ -85,9 +85,9 @@ def draw(results: Results) -> Figure:
     for ax, groups, title in ((fitness, severed, "training mazes"), (controls, others, "training mazes, controls")):
         _curves(ax, results, groups, "goals_train", ("none",))
         ax.set(title=title, ylabel="goals per maze, mean over seeds")
-    bottom, top = zip(fitness.get_ylim(), controls.get_ylim(), strict=True)
+    limits = [*fitness.get_ylim(), *controls.get_ylim()]
     for ax in (fitness, controls):
-        ax.set_ylim(min(bottom), max(top))
+        ax.set_ylim(min(limits), max(limits))
     _curves(kept, results, severed, "mean_kept", ("none", "severance"))
     kept.set(title="connections kept", ylabel="share, mean of the population", yscale="log")
     _plain(kept.yaxis)
@@ -114,8 +114,8 @@ def _style(results: Results, group: Group) -> tuple[Any, str, Any]:
     if group.arm == "none":
         return "black", "-", "black"
     if group.arm == "severance":
-        colour = matplotlib.colormaps["viridis"](0.92 * (1 - at / max(len(amounts) - 1, 1)))
-        return colour, "-", colour
+        shade = matplotlib.colormaps["viridis"](0.92 * (1 - at / max(len(amounts) - 1, 1)))
+        return shade, "-", shade
     colour = _CONTROLS[group.arm][0]
     return colour, ("-", "--", ":", "-.")[at % 4], "white" if at % 2 else colour
 
