@@ -21,6 +21,8 @@ demo: $(VENV)/demo.stamp
 	$(BIN)/neurokernels train spiking --quick $(ARGS)
 	$(BIN)/neurokernels train spectral --quick $(ARGS)
 	$(BIN)/neurokernels train dcca --quick $(ARGS)
+	$(BIN)/neurokernels train maze --quick $(ARGS)
+	$(BIN)/neurokernels train similarity --quick $(ARGS)
 
 test: $(VENV)/test.stamp
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal --durations=20 $(ARGS)
