@@ -17,6 +17,8 @@ _HOME = {
     "vicreg_loss": "ops.cca",
     "whiten": "ops.cca",
     "maze_rollout": "ops.evolution",
+    "cka": "ops.rsa",
+    "rsa_loss": "ops.rsa",
     "covariance": "ops.spectrum",
     "covariance_spectrum": "ops.spectrum",
     "eigh": "ops.spectrum",

@@ -3,4 +3,5 @@
 from neurokernels.ops import cca as cca
 from neurokernels.ops import evolution as evolution
 from neurokernels.ops import lif as lif
+from neurokernels.ops import rsa as rsa
 from neurokernels.ops import spectrum as spectrum

@@ -1,0 +1,129 @@
+"""Patterns and the features whose products are their similarities, and gradients on the way back.
+
+A layer ``z[N, D]`` has features f with ``S = f J f'``: unit rows for cosine and correlation, centred over patterns and
+divided by the root of D for sqeuclidean, z itself for linear. Several layers stand side by side, each times the root of
+its weight: their products are then the weighted mean of similarities, and there is one matrix, not one for each layer.
+J is the identity but for crossnobis, where the sum over folds counts once and each fold counts minus one.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from neurokernels.ops.rsa.loss_leaves import Options
+
+
+class Rows(NamedTuple):
+    """Features ``f[B, N, D]``, the signs J ``[D]`` or None, and what the way back needs.
+
+    ``roots[B, layers]`` are those of the weights, ``norms[B, N, layers]`` the lengths of patterns, None where they do
+    not count.
+    """
+
+    f: Tensor
+    signs: Tensor | None
+    roots: Tensor
+    norms: Tensor | None
+
+
+def flat(x: Tensor, trailing: int = 2) -> Tensor:
+    """``[B, ...]`` with one leading dimension."""
+    return x.reshape(x.shape[: x.ndim - trailing].numel(), *x.shape[x.ndim - trailing :])
+
+
+def is_unit(o: Options) -> bool:
+    """Whether patterns count by their direction alone, so that every similarity with itself is 1."""
+    return o.metric in ("cosine", "correlation")
+
+
+def weights_of(logits: Tensor | None, items: int, layers: int, like: Tensor) -> Tensor:
+    """The weights of layers ``[B, layers]``, float64: softmax of their logits, or alike."""
+    if logits is None:
+        return torch.full((items, layers), 1 / layers, dtype=torch.float64, device=like.device)
+    return flat(logits, 1).double().softmax(-1)
+
+
+def signs_of(o: Options, like: Tensor) -> Tensor | None:
+    """J ``[D]``: None for the identity."""
+    if not o.folds:
+        return None
+    parts = [(width // (o.folds + 1), width) for width in o.widths]
+    return torch.cat([like.new_ones(width).mul_(-1).index_fill_(0, torch.arange(own, device=like.device), 1)
+                      for own, width in parts])  # fmt: skip
+
+
+def scale_of(o: Options, width: int) -> float:
+    """What similarities of a layer are multiplied by: 1 over the number of channels and of products of folds."""
+    if o.folds:
+        return 1 / (o.folds * (o.folds - 1) * (width // (o.folds + 1)))
+    return 1 / width if o.metric == "sqeuclidean" else 1.0
+
+
+def features(x: Tensor, logits: Tensor | None, mean: Tensor | None, o: Options, dtype: torch.dtype) -> Rows:
+    """The features of ``x[..., N, D]`` in a dtype, in memory of their own."""
+    f = torch.empty(flat(x).shape, dtype=dtype, device=x.device).copy_(flat(x))
+    if mean is not None:
+        f -= flat(mean, 1)[:, None, :].to(dtype)
+    roots = weights_of(logits, len(f), len(o.widths), f).sqrt().to(dtype)
+    norms = f.new_empty((*f.shape[:2], len(o.widths))) if is_unit(o) else None
+    for k, part in enumerate(f.split(o.widths, -1)):
+        factor = roots[:, k, None, None]
+        if norms is None:
+            if o.metric == "sqeuclidean":
+                part -= part.mean(1, keepdim=True)
+            part *= factor * scale_of(o, o.widths[k]) ** 0.5
+            continue
+        if o.metric == "correlation":
+            part -= part.mean(-1, keepdim=True)
+        norms[..., k] = part.square().sum(-1, dtype=torch.float64).sqrt()
+        part *= factor / norms[..., k, None]
+    return Rows(f, signs_of(o, f), roots, norms)
+
+
+def gradients(
+    rows: Rows, df: Tensor, x: Tensor, logits: Tensor | None, o: Options
+) -> tuple[Tensor, Tensor | None]:  # fmt: skip
+    """The gradients of x and of the logits from that of the features, which is overwritten.
+
+    With q_k the product of the features of layer k and their gradient, half of it is the derivative by the logarithm of
+    the layer's weight; so that a weight of zero divides nothing.
+    """
+    shares = [(f * d).sum(-1, dtype=torch.float64) for f, d in _parts(rows, df, o)]
+    for k, (f, part) in enumerate(_parts(rows, df, o)):
+        root = rows.roots[:, k, None, None]
+        if rows.norms is None:
+            part *= root * scale_of(o, o.widths[k]) ** 0.5
+            continue
+        norms = rows.norms[..., k, None]
+        along = torch.where(root == 0, 0, shares[k][..., None].to(part.dtype) / root)
+        part.mul_(root / norms).sub_(f * (along / norms))
+        if o.metric == "correlation":
+            part -= part.mean(-1, keepdim=True)
+    return df.view(x.shape), logit_gradient(torch.stack([q.sum(-1) for q in shares], -1), rows.roots, logits)
+
+
+def logit_gradient(shares: Tensor, roots: Tensor, logits: Tensor | None) -> Tensor | None:
+    """The gradient of the logits of softmax from q ``[B, layers]`` of every layer."""
+    if logits is None:
+        return None
+    half = shares / 2
+    out = half - roots.double().square() * half.sum(-1, keepdim=True)
+    return out.to(roots.dtype).view(logits.shape)
+
+
+def _parts(rows: Rows, df: Tensor, o: Options) -> list[tuple[Tensor, Tensor]]:
+    return list(zip(rows.f.split(o.widths, -1), df.split(o.widths, -1), strict=True))
+
+
+def of_responses(v: Tensor, metric: str, centre: bool) -> Tensor:
+    """The features of responses ``[..., N, M]`` of one scan, differentiable; see the docstring of `rsa_loss`."""
+    if metric == "cosine" and centre:
+        v = v - v.mean(-2, keepdim=True)
+    if metric == "correlation":
+        v = v - v.mean(-1, keepdim=True)
+    if metric in ("cosine", "correlation"):
+        return v / v.double().square().sum(-1, keepdim=True).sqrt().to(v.dtype)
+    if metric == "sqeuclidean":
+        return (v - v.mean(-2, keepdim=True)) / v.shape[-1] ** 0.5
+    return v
