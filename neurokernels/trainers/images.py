@@ -35,6 +35,15 @@ def coloured(images: Tensor, channels: int) -> Tensor:
     return images.expand(-1, channels, -1, -1).contiguous()
 
 
+def grey(data: Dataset) -> Dataset:
+    """The data set without its colours."""
+
+    def luminance(images: Tensor) -> Tensor:
+        return coloured(images if images.ndim == 4 else images.unsqueeze(1), 1)
+
+    return replace(data, train_images=luminance(data.train_images), test_images=luminance(data.test_images))
+
+
 def augmented(images: Tensor, generator: torch.Generator, shift: int = 2) -> Tensor:
     """Images ``[B, C, H, W]``, shifted by up to that many pixels into their mirrored edges, half of them flipped."""
     count, _, height, width = images.shape

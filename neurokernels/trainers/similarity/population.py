@@ -1,6 +1,5 @@
 """Stimuli, and how alike they are: to a population that saw them, and in their pixels."""
 
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -119,9 +118,7 @@ def prepare(settings: Settings, data: Dataset | None = None, console: Console | 
         data, seen = pictures.set_apart(data, settings.stimuli)
     if settings.images is not None:
         data = pictures.some(data, evenly(settings.images, len(data.train_images)))
-    grey = Images(data, torch.device("cpu"))
-    device = torch.device(settings.device)
-    images = grey.changed(lambda found: pictures.coloured(found, 1).to(device))
+    images = Images(pictures.grey(data), torch.device(settings.device))
     population = _kept(settings)
     if population is None:
         found = _recorded(settings, images.shape[-1], seen)
@@ -188,9 +185,7 @@ def _asked(settings: Settings) -> dict[str, Any]:
 def _keep(population: Population, settings: Settings) -> None:
     if settings.out is None:
         return
-    folder, buffer = RunFolder(settings.out), io.BytesIO()
-    torch.save({"asked": _asked(settings), "population": vars(population)}, buffer)
-    folder.write(_FILE, buffer.getvalue())
+    RunFolder(settings.out).save({"asked": _asked(settings), "population": vars(population)}, _FILE)
 
 
 def _kept(settings: Settings) -> Population | None:
