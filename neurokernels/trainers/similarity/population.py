@@ -199,7 +199,7 @@ def _kept(settings: Settings) -> Population | None:
         differ.append("sessions")
     if differ:
         raise RunError(
-            f"{settings.out} keeps a population with other {', '.join(differ)}: repeat what it was made with, or choose "
-            "another folder with --out"
+            f"{settings.out} keeps a population with other {', '.join(differ)}: repeat what it was made with, or "
+            "choose another folder with --out"
         )
     return population

@@ -53,6 +53,10 @@ def _matrices(figure: Any, results: Results) -> None:
     shown = results.about["shown"]
     panels = [("target: neurons", shown["neural"]), ("target: pixels", shown["pixel"])]
     panels += [(arm, results.alike(arm)) for arm in results.arms]
+    figure.supxlabel(
+        "how unlike pairs of held-out stimuli are, by rank; in the order of what the neurons tell apart most",
+        fontsize=8.5,
+    )
     axes = figure.subplots(1, len(panels), squeeze=False)[0]
     for ax, (name, values) in zip(axes, panels, strict=True):
         matrix = _square(_ranks(values))

@@ -72,7 +72,7 @@ class Learner:
 
     @torch.no_grad()
     def similarities(self, stimuli: Tensor) -> Tensor:
-        """How alike uint8 stimuli are to the network, condensed ``[N (N - 1) / 2]``: as in training, less their mean."""
+        """How alike uint8 stimuli are to the network, condensed ``[N (N - 1) / 2]``; centred among themselves."""
         self.net.eval()
         taps = self.net.taps(brightness(stimuli.to(self.stimuli.device)))
         self.net.train()
