@@ -15,8 +15,8 @@ def summarise(results: Results, folder: RunFolder, console: Console) -> None:
         (f"{results.title}: accuracy (%), mean ± sd over seeds", accuracies(results, named)),
         ("differences in points between networks of the same seed, mean ± sd", differences(results, named)),
         (
-            "median smallest change that makes an answer wrong (x 1000, parts of a pixel's range), similarity loss in the "
-            f"last epoch, correlation with similarities of neurons and pixels ({about['held_out']} held-out stimuli)",
+            "median smallest change that makes an answer wrong (x 1000, parts of a pixel's range), similarity loss at "
+            f"the end, correlation with similarities of neurons and pixels ({about['held_out']} held-out stimuli)",
             _similarities(results),
         ),
         ("sessions: signal over noise w and predicted correlation v, means over neurons", _sessions(results)),
