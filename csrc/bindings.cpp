@@ -10,6 +10,7 @@
 #include "cpu/lif.h"
 #include "cpu/moments.h"
 #include "cpu/rollout.h"
+#include "cpu/rsa_loss.h"
 
 namespace py = pybind11;
 
@@ -259,6 +260,42 @@ void bind_dcca(py::module_& m) {
         release);
 }
 
+template <class T>
+void run_log_odds(Int tile, Int items, Int rows, Int columns, Int item, Int row, bool diagonal, Int target, Int target_item, Int target_row,
+                  Int images, Int first_row, Int first_column, const nk::rsa::LogOdds& how, bool gradient, Int sums, int threads) {
+  nk::rsa::log_odds<T>({at<T>(tile), items, rows, columns, item, row, diagonal}, {at<const T>(target), target_item, target_row, images},
+                       first_row, first_column, how, gradient, at<double>(sums), threads);
+}
+
+void bind_rsa_loss(py::module_& m) {
+  using namespace nk::rsa;
+  const auto release = py::call_guard<py::gil_scoped_release>();
+  m.def("rsa_unit_rows",
+        [](int dtype, NK_MATRICES, Int mean, Int mean_item, const std::vector<Int>& widths, bool centred, Int roots, Int f, Int norms,
+           int threads) {
+          const Layers layers{static_cast<Int>(widths.size()), widths.data(), centred};
+          unit_rows(static_cast<nk::Dtype>(dtype), NK_TAKE_MATRICES, at(mean), mean_item, layers, at(roots), at(f), at(norms), threads);
+        },
+        release);
+  m.def("rsa_unit_rows_gradient",
+        [](int dtype, Int items, Int rows, Int columns, const std::vector<Int>& widths, bool centred, Int roots, Int norms, Int f, Int df,
+           Int shares, int threads) {
+          const Layers layers{static_cast<Int>(widths.size()), widths.data(), centred};
+          unit_rows_gradient(static_cast<nk::Dtype>(dtype), items, rows, columns, layers, at(roots), at(norms), at(f), at(df),
+                             at<double>(shares), threads);
+        },
+        release);
+  m.def("rsa_log_odds",
+        [](int dtype, Int tile, Int items, Int rows, Int columns, Int item, Int row, bool diagonal, Int target, Int target_item,
+           Int target_row, Int images, Int first_row, Int first_column, double eps, double weight, bool flipped, bool bounded,
+           bool gradient, Int sums, int threads) {
+          const auto run = static_cast<nk::Dtype>(dtype) == nk::Dtype::kFloat64 ? run_log_odds<double> : run_log_odds<float>;
+          run(tile, items, rows, columns, item, row, diagonal, target, target_item, target_row, images, first_row, first_column,
+              {eps, weight, flipped, bounded}, gradient, sums, threads);
+        },
+        release);
+}
+
 }  // namespace
 
 PYBIND11_MODULE(_native, m) {
@@ -273,4 +310,5 @@ PYBIND11_MODULE(_native, m) {
   bind_lif(m);
   bind_moments(m);
   bind_rollout(m);
+  bind_rsa_loss(m);
 }

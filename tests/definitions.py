@@ -11,6 +11,7 @@ from neurokernels._core import covariance_reference
 from neurokernels.ops.cca import reference as cca
 from neurokernels.ops.lif.reference import definition, leaky_definition
 from neurokernels.ops.lif.rule import Rule, compute_dtype
+from neurokernels.ops.rsa import loss_reference as rsa
 
 
 def lif(
@@ -93,3 +94,77 @@ def _views(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
 
 def _pair(reg: float | tuple[float, float]) -> tuple[float, float]:
     return reg if isinstance(reg, tuple) else (reg, reg)
+
+
+def similarity(z: Tensor, metric: str, mean: Tensor | None = None, precision: Tensor | None = None) -> Tensor:
+    """Similarities or distances of patterns ``[..., N, D]``, or of folds of them for crossnobis."""
+    d = z.shape[-1]
+    if metric == "crossnobis":
+        folds = z.shape[-3]
+        p = torch.eye(d, dtype=z.dtype) if precision is None else precision
+        total = z.new_zeros(*z.shape[:-3], z.shape[-2], z.shape[-2])
+        for f in range(folds):
+            rest = (z.sum(-3) - z[..., f, :, :]) / (folds - 1)
+            one, other = (v[..., :, None, :] - v[..., None, :, :] for v in (z[..., f, :, :], rest))
+            total = total + ((one @ p) * other).sum(-1) / (folds * d)
+        return total
+    z = z if mean is None else z - mean
+    z = z - z.mean(-1, keepdim=True) if metric == "correlation" else z
+    if metric in ("cosine", "correlation"):
+        z = z / z.square().sum(-1, keepdim=True).sqrt()
+    if metric in ("sqeuclidean", "mahalanobis"):
+        gap = z[..., :, None, :] - z[..., None, :, :]
+        return ((gap if precision is None else gap @ precision) * gap).sum(-1) / d
+    return z @ z.mT
+
+
+def rsa_loss(
+    x: Any,
+    target: Tensor | None = None,
+    *,
+    responses: Any = None,
+    form: str = "li2019",
+    metric: str | None = None,
+    weights: Tensor | None = None,
+    eps: float = 1e-5,
+    scale: str = "code",
+    pairs: str = "all",
+    mean: Any = None,
+    precision: Any = None,
+    distances: bool = False,
+    centre: bool = True,
+    accuracy: str = "high",
+) -> Tensor:
+    """`neurokernels.rsa_loss` by N x N matrices."""
+    metric = metric or ("linear" if form.startswith("cka") else "cosine")
+    layers = x if isinstance(x, tuple) else (x,)
+    means, precisions = (v if isinstance(v, tuple) else (v,) * len(layers) for v in (mean, precision))
+    wide = torch.promote_types(layers[0].dtype, torch.float32)
+    shares = (torch.zeros(len(layers)) if weights is None else weights).to(wide).softmax(-1)
+    each = [similarity(z.to(wide), metric, m, p) for z, m, p in zip(layers, means, precisions, strict=True)]
+    s = (torch.stack(each, -3) * shares[..., :, None, None]).sum(-3)
+    n = s.shape[-1]
+    if responses is not None:
+        scans = responses if isinstance(responses, tuple) else (responses,)
+        own = "sqeuclidean" if metric in ("mahalanobis", "crossnobis") else metric
+        centred = [v - v.mean(-2, keepdim=True) if own == "cosine" and centre else v for v in scans]
+        t = torch.stack([similarity(v.to(wide), own) for v in centred]).mean(0)
+    else:
+        assert target is not None
+        t = target.to(wide)
+        if t.shape[-2:] != (n, n):
+            i, j = torch.triu_indices(n, n, 1)
+            given, t = t, t.new_zeros(*t.shape[:-1], n, n)
+            t[..., i, j] = given
+        t = t.triu() + t.triu(1).mT
+        t = 1 - t if distances else t
+    if distances and metric in ("cosine", "correlation") and form != "li2019":
+        s, t = 1 - s, 1 - t
+    value = rsa.definition(s, t, form, eps, pairs == "disjoint")
+    return value / 4 if scale == "paper" else value
+
+
+def cka(x: Tensor, y: Tensor, *, debiased: bool = False) -> Tensor:
+    """`neurokernels.cka` by N x N matrices."""
+    x, y = (v.to(torch.promote_types(v.dtype, torch.float32)) for v in _views(x, y))
+    return 1 - rsa.definition(x @ x.mT, y @ y.mT, "cka_debiased" if debiased else "cka")
