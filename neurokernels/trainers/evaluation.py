@@ -89,8 +89,8 @@ class Attacks:
 def smallest_changes(net: nn.Module, images: Tensor, labels: Tensor, steps: int) -> Tensor:
     """How far, at most, a pixel must change for an answer to become wrong: ``[N]``, as a part of its range.
 
-    Found by the fast minimum-norm attack (Pintor et al. 2021); 0 where the answer is wrong already, infinite where the
-    attack finds nothing.
+    Found by the fast minimum-norm attack (Pintor et al. 2021); 0 where the answer is wrong already, 1, which is the
+    whole range, where the attack finds nothing.
 
     Args:
         net: As in `Attacks`.
@@ -105,7 +105,7 @@ def smallest_changes(net: nn.Module, images: Tensor, labels: Tensor, steps: int)
             changed, _, fooled = attack(target, some, answers, epsilons=None)
             distance = (changed - some).abs().flatten(1).amax(1)
             wrong = predictions(net, some) != answers
-            found.append(distance.where(fooled, torch.inf).where(~wrong, 0))
+            found.append(distance.where(fooled, 1).where(~wrong, 0))
     return torch.cat(found)
 
 

@@ -20,12 +20,12 @@ from neurokernels.trainers.similarity.sweep import run_all
 
 #: A network and a training that a laptop has time for.
 _SMALL: dict[str, Any] = {
-    "network": "small", "batch": 128, "epochs": 8, "learning_rate": 0.1, "schedule": "cosine", "pairs": "all",
+    "network": "small", "batch": 128, "epochs": 6, "schedule": "cosine", "alpha": 5.0, "pairs": "all",
 }  # fmt: skip
 #: A demonstration: all arms, two epochs on a part of the images, and weaker attacks.
 _QUICK: dict[str, Any] = _SMALL | {
     "seeds": (0,), "images": 5000, "epochs": 2, "stimuli": 600, "neurons": 100, "model_epochs": 8,
-    "noise_samples": 1000, "attack_samples": 300, "fgsm": (0.004, 0.008), "pgd": (0.004,), "pgd_steps": 10,
+    "noise_samples": 1000, "attack_samples": 300, "fgsm": (0.008, 0.016), "pgd": (0.008,), "pgd_steps": 10,
     "pgd_step_size": 0.2, "least_steps": 30,
 }  # fmt: skip
 _DIGITS: dict[str, Any] = {"data": "digits", "images": None, "stimuli": 400}

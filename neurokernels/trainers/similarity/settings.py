@@ -87,13 +87,13 @@ class Settings:
     """CPU threads of each process. One gives the same numbers whatever the number of cores."""
     every: int = 1
     """Epochs between evaluations; the last epoch is always evaluated, with noise and attacks."""
-    noise: tuple[float, ...] = (0.02, 0.04, 0.06, 0.08, 0.1)
+    noise: tuple[float, ...] = (0.05, 0.1, 0.15, 0.2, 0.25)
     """Standard deviations of the noise that is added, as parts of the range of a pixel."""
     noise_samples: int | None = None
     """Test images that noise is added to, evenly spread over all of them; None takes all."""
-    fgsm: tuple[float, ...] = (0.002, 0.004, 0.008, 0.016)
+    fgsm: tuple[float, ...] = (0.004, 0.008, 0.016, 0.032)
     """Sizes of the fast gradient sign attack, as parts of the range of a pixel."""
-    pgd: tuple[float, ...] = (0.002, 0.004, 0.008)
+    pgd: tuple[float, ...] = (0.004, 0.008, 0.016)
     """Sizes of the projected gradient attack."""
     pgd_steps: int = 20
     """Steps of the projected gradient attack."""

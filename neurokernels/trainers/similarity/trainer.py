@@ -119,7 +119,8 @@ class Examiner:
         if full:
             seen |= self.noise(net) | self.attacks(net, self.some, self.labels)
             changes = smallest_changes(net, self.some, self.labels, self.least_steps)
-            seen["least"] = float(changes[changes > 0].median())
+            right = changes[changes > 0]
+            seen["least"] = float(right.median()) if len(right) else 0.0
         return seen
 
 
