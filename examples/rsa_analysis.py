@@ -33,7 +33,8 @@ for name, *values in zip(models, r, low, high, strict=True):
     print("{:8s} rho {:.3f}, 95 % of bootstraps {:.3f} to {:.3f}".format(name, *map(float, values)))
 
 figure, axes = plt.subplots(1, 2, figsize=(8, 3.6), layout="constrained")
-for axis, rows, title in zip(axes, (animals.mean(0), images.flatten(1).float()), ("neurons", "pixels"), strict=True):
-    axis.imshow(nk.rdm(rows, condensed=False))
+squares = nk.rdm(animals, condensed=False).mean(0), nk.rdm(images.flatten(1).float(), condensed=False)
+for axis, square, title in zip(axes, squares, ("neurons", "pixels"), strict=True):
+    axis.imshow(square)
     axis.set(title=f"dissimilarity to {title}", xticks=range(4, 80, 8), xticklabels=range(10), yticks=[])
 figure.savefig("rsa_analysis.png")
