@@ -9,7 +9,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
-from foolbox.attacks import FGSM, LInfFMNAttack, LinfPGD
+from foolbox.attacks import FGSM, LinfPGD
+from foolbox.attacks.fast_minimum_norm import LInfFMNAttack
 from foolbox.models.pytorch import PyTorchModel
 from torch import Tensor, nn
 

@@ -10,7 +10,7 @@ images.
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from rich.console import Console
@@ -179,7 +179,7 @@ def _standardised(recording: Recording, known: Tensor) -> Tensor:
 
 def _learn(model: Model, images: Tensor, due: Tensor, chosen: Tensor, epochs: int, console: Console) -> None:
     read_out = [model.mask, model.weight, model.bias]
-    groups = [{"params": list(model.core.parameters())}, {"params": read_out, "weight_decay": 0.0}]
+    groups: list[dict[str, Any]] = [{"params": list(model.core.parameters())}, {"params": read_out, "weight_decay": 0.0}]
     optimiser = torch.optim.AdamW(groups, lr=_RATE, weight_decay=_DECAY)
     rate = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, epochs * -(-len(chosen) // _BATCH))
     generator = torch.Generator().manual_seed(0)
