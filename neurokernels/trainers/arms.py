@@ -32,6 +32,18 @@ class Arms:
         return [arm for arm in self.order if self.of(arm)]
 
     @property
+    def learned(self) -> str:
+        """Which images were learned."""
+        first = self.rows[0]
+        return f"{first['images']:,} images of {first['data']}" if first["images"] else first["data"]
+
+    @property
+    def whose(self) -> str:
+        """Whose responses they were pulled to."""
+        name = self.rows[0]["population"]
+        return "a synthetic V1 population" if name == "gabor" else f"recordings {name}"
+
+    @property
     def metrics(self) -> list[str]:
         """Accuracies that every network has, in the order of the tables."""
         return []

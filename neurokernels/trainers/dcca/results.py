@@ -42,9 +42,7 @@ class Results(Arms):
     def title(self) -> str:
         """What was trained."""
         first = self.rows[0]
-        whose = "a synthetic V1 population" if first["population"] == "gabor" else f"recordings {first['population']}"
-        learned = f"{first['images']:,} images of {first['data']}" if first["images"] else first["data"]
-        return f"{first['network']} on {learned}, {first['epochs']} epochs, {whose}, block {first['block']}"
+        return f"{first['network']} on {self.learned}, {first['epochs']} epochs, {self.whose}, block {first['block']}"
 
     @property
     def metrics(self) -> list[str]:

@@ -17,7 +17,7 @@ from neurokernels.trainers.dcca.settings import Run, Settings
 from neurokernels.trainers.dcca.stimuli import Material, Session, session
 from neurokernels.trainers.evaluation import Attacks, Images, brightness, evenly, predictions, share
 from neurokernels.trainers.images import augmented
-from neurokernels.trainers.loop import Loop, Row
+from neurokernels.trainers.loop import Loop, Parts, Row
 from neurokernels.trainers.results import result
 from neurokernels.trainers.run import RunFolder
 
@@ -25,7 +25,7 @@ from neurokernels.trainers.run import RunFolder
 Correlations = dict[str, dict[str, list[list[float]]]]
 
 
-class Learner:
+class Learner(Parts):
     """A network, a regulariser for each session if there are any, and the optimiser of all of them."""
 
     def __init__(
@@ -72,17 +72,9 @@ class Learner:
         loss: Tensor = regulariser(h, source.responses[chosen])
         return loss
 
-    def _parts(self) -> dict[str, Any]:
+    def parts(self) -> dict[str, Any]:
+        """See `Parts`."""
         return {"net": self.net, "regularisers": self.regularisers, "optimiser": self.optimiser, "rate": self.rate}
-
-    def state_dict(self) -> dict[str, Any]:
-        """Everything that training changes."""
-        return {name: part.state_dict() for name, part in self._parts().items()}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """The inverse of `state_dict`."""
-        for name, part in self._parts().items():
-            part.load_state_dict(state[name])
 
 
 def _regulariser(net: Areas, settings: Settings, run: Run, seen: Session) -> DCCARegularizer:

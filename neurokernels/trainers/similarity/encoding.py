@@ -179,8 +179,8 @@ def _standardised(recording: Recording, known: Tensor) -> Tensor:
 
 def _learn(model: Model, images: Tensor, due: Tensor, chosen: Tensor, epochs: int, console: Console) -> None:
     read_out = [model.mask, model.weight, model.bias]
-    groups: list[dict[str, Any]] = [{"params": list(model.core.parameters())}, {"params": read_out, "weight_decay": 0.0}]
-    optimiser = torch.optim.AdamW(groups, lr=_RATE, weight_decay=_DECAY)
+    groups: list[dict[str, Any]] = [{"params": list(model.core.parameters()), "weight_decay": _DECAY}]
+    optimiser = torch.optim.AdamW([*groups, {"params": read_out, "weight_decay": 0.0}], lr=_RATE)
     rate = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, epochs * -(-len(chosen) // _BATCH))
     generator = torch.Generator().manual_seed(0)
     with progress(console) as bar:

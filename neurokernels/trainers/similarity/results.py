@@ -40,9 +40,8 @@ class Results(Arms):
     def title(self) -> str:
         """What was trained."""
         first = self.rows[0]
-        whose = "a synthetic V1 population" if first["population"] == "gabor" else f"recordings {first['population']}"
-        learned = f"{first['images']:,} images of {first['data']}" if first["images"] else first["data"]
-        return f"{first['network']} on {learned} in grey, {first['epochs']} epochs, {whose}, α = {first['alpha']:g}"
+        what = f"{first['network']} on {self.learned} in grey, {first['epochs']} epochs"
+        return f"{what}, {self.whose}, α = {first['alpha']:g}"
 
     @property
     def metrics(self) -> list[str]:

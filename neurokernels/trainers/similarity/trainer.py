@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from neurokernels.nn import SimilarityRegularizer
 from neurokernels.trainers.evaluation import Attacks, Images, Noise, accuracy, brightness, evenly, smallest_changes
 from neurokernels.trainers.images import augmented
-from neurokernels.trainers.loop import Loop, Row
+from neurokernels.trainers.loop import Loop, Parts, Row
 from neurokernels.trainers.results import result
 from neurokernels.trainers.run import RunFolder
 from neurokernels.trainers.similarity.network import TAPS, Tapped, build, statistics_kept
@@ -31,7 +31,7 @@ def rate(settings: Settings, done: float) -> float:
     return _FALL ** (int(min(done, 0.999) * _TENTHS + 1e-9) % (_TENTHS // 2))
 
 
-class Learner:
+class Learner(Parts):
     """A network, what pulls its similarities if anything does, and the optimiser of both."""
 
     def __init__(
@@ -81,17 +81,9 @@ class Learner:
         alike = [condensed(F.normalize(h)) for h in centred]
         return (weights @ torch.stack(alike)).cpu()
 
-    def _parts(self) -> dict[str, Any]:
+    def parts(self) -> dict[str, Any]:
+        """See `Parts`."""
         return {"net": self.net, "regulariser": self.regulariser, "optimiser": self.optimiser, "rate": self.rate}
-
-    def state_dict(self) -> dict[str, Any]:
-        """Everything that training changes."""
-        return {name: part.state_dict() for name, part in self._parts().items()}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """The inverse of `state_dict`."""
-        for name, part in self._parts().items():
-            part.load_state_dict(state[name])
 
 
 class Examiner:
