@@ -243,7 +243,9 @@ def test_presets_give_way_to_what_is_asked_for():
     quick = command.parse(["--quick"])
     assert (quick.network, quick.data, quick.seeds) == ("small", "cifar10", (0,))
     assert set(quick.arms) == set(ARMS)
-    assert command.parse(["--quick", "--data", "digits"]) == replace(quick, data="digits", images=None, stimuli=400)
+    assert command.parse(["--quick", "--data", "digits"]) == replace(
+        quick, data="digits", images=None, stimuli=400, augment=False
+    )
     assert command.parse(["--arms", "pixel", "--seed", "4"]) == replace(Settings(), arms=("pixel",), seeds=(4,))
 
 

@@ -28,7 +28,8 @@ _QUICK: dict[str, Any] = _SMALL | {
     "noise_samples": 1000, "attack_samples": 300, "fgsm": (0.008, 0.016), "pgd": (0.008,), "pgd_steps": 10,
     "pgd_step_size": 0.2, "least_steps": 30,
 }  # fmt: skip
-_DIGITS: dict[str, Any] = {"data": "digits", "images": None, "stimuli": 400}
+#: Digits are neither mirrored nor shifted by half their width.
+_DIGITS: dict[str, Any] = {"data": "digits", "images": None, "stimuli": 400, "augment": False}
 
 
 def parse(arguments: Sequence[str]) -> Settings:
