@@ -36,7 +36,7 @@ def draw(results: Results) -> bytes:
         seeds = len({row["seed"] for row in results.rows})
         title = f"Li et al. 2019: {results.title}, " + (f"{seeds} seeds" if seeds > 1 else "one seed")
         figure.suptitle(title, fontsize=10.5, x=0.01, ha="left")
-        above, below = figure.subfigures(2, 1, squeeze=False, height_ratios=(1, 1.35))[:, 0]
+        above, below = figure.subfigures(2, 1, squeeze=False, height_ratios=(1, 1.5))[:, 0]
         _matrices(above, results)
         noise, fgsm, pgd, losses = below.subplots(1, 4)
         _curves(noise, results, "noise", "with noise", "standard deviation")
