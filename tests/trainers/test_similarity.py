@@ -168,6 +168,15 @@ def test_disjoint_pairs_and_the_papers_scale_reach_the_loss(material: Material):
     assert float(every) != pytest.approx(float(some), rel=1e-3)
 
 
+def test_resnet18_is_pulled_at_five_taps(material: Material):
+    net = build("resnet18", 1, 10)
+    settings = replace(SMALL, network="resnet18")
+    subject = Learner(net, settings, Run("neural", 0), material.population, 10, torch.Generator().manual_seed(0))
+    assert subject.regulariser.logits.shape == (5,)
+    assert "similarity" in subject.step(*batch(material, 16))
+    assert all(float(part.first.conv.weight.grad.abs().max()) > 0 for part in net.sections.section1)
+
+
 def test_the_arm_without_learns_from_cross_entropy_alone(material: Material):
     images, labels = batch(material)
     subject = learner(material, "none")
