@@ -6,7 +6,8 @@ ARGS ?=
 
 VENV := .venv
 BIN := $(VENV)/bin
-PIP := $(BIN)/python -m pip --disable-pip-version-check install
+# Without --no-compile pip compiles every file of torch, of which a tenth is ever imported.
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --no-compile
 NATIVE := setup.py pyproject.toml neurokernels/_version.py $(shell find csrc -type f)
 
 # The libraries that tests and benchmarks compare with. Their declared needs would replace torch: only what they import is added.

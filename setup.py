@@ -18,8 +18,8 @@ DEBUG = "-O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-saniti
 OPTIMISE = DEBUG if SANITIZE else "-O3"
 # Bit-exact spikes need -ffp-contract=off; the -fno-* pair drops errno and trap bookkeeping, which no result depends on.
 FLOATS = "-ffp-contract=off -fno-math-errno -fno-trapping-math"
-# One file multiplies matrices: fused multiply-adds are half of its speed, and no result of it is promised bit for bit.
-EXTRA = {"covariance_gram.cpp": "-ffp-contract=fast"}
+# These multiply matrices: fused multiply-adds are half of their speed, and no result of theirs is promised bit for bit.
+EXTRA = dict.fromkeys(("covariance_gram.cpp", "rdm_products.cpp"), "-ffp-contract=fast")
 GENCODE = " ".join(f"-gencode arch=compute_{a},code={c}" for a, c in ((80, "sm_80"), (90, "sm_90"), (90, "compute_90")))
 PROBE = "#include <cstdint>\nint main() { return 0; }\n"
 # Clang would bring libomp, a second pool of threads beside torch's libgomp: there the core stays serial.

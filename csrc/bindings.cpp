@@ -9,8 +9,11 @@
 #include "cpu/eigh.h"
 #include "cpu/lif.h"
 #include "cpu/moments.h"
+#include "cpu/rdm.h"
 #include "cpu/rollout.h"
 #include "cpu/rsa_loss.h"
+#include "cpu/rsa_ranks.h"
+#include "cpu/rsa_searchlight.h"
 
 namespace py = pybind11;
 
@@ -260,6 +263,23 @@ void bind_dcca(py::module_& m) {
         release);
 }
 
+void bind_rdm(py::module_& m) {
+  using namespace nk::rdm;
+  const auto release = py::call_guard<py::gil_scoped_release>();
+  m.def("rdm",
+        [](int dtype, int metric, const std::array<Int, 8>& x, bool square, Int out, int threads) {
+          forward(static_cast<nk::Dtype>(dtype), static_cast<Metric>(metric), {at(x[0]), x[1], x[2], x[3], x[4], x[5], x[6], x[7]}, square,
+                  at(out), threads);
+        },
+        release);
+  m.def("rdm_gradient",
+        [](int dtype, int metric, const std::array<Int, 8>& x, bool square, Int g, Int d, Int dx, int threads) {
+          backward(static_cast<nk::Dtype>(dtype), static_cast<Metric>(metric), {at(x[0]), x[1], x[2], x[3], x[4], x[5], x[6], x[7]}, square,
+                   at(g), at(d), at(dx), threads);
+        },
+        release);
+}
+
 template <class T>
 void run_log_odds(Int tile, Int items, Int rows, Int columns, Int item, Int row, bool diagonal, Int target, Int target_item, Int target_row,
                   Int images, Int first_row, Int first_column, const nk::rsa::LogOdds& how, bool gradient, Int sums, int threads) {
@@ -296,6 +316,36 @@ void bind_rsa_loss(py::module_& m) {
         release);
 }
 
+void bind_rsa_inference(py::module_& m) {
+  using namespace nk::rsa;
+  const auto release = py::call_guard<py::gil_scoped_release>();
+  m.def("rdm_features",
+        [](int dtype, Int x, Int rows, Int pairs, Int conditions, int method, Int out, Int norm, int threads) {
+          features(static_cast<nk::Dtype>(dtype), at(x), rows, pairs, conditions, static_cast<Method>(method), at(out), at(norm), threads);
+        },
+        release);
+  m.def("rdm_concordance",
+        [](int dtype, Int a, Int b, Int items, Int rows_a, Int rows_b, Int pairs, int method, Int out, int threads) {
+          concordance(static_cast<nk::Dtype>(dtype), at(a), at(b), items, rows_a, rows_b, pairs, static_cast<Method>(method), at(out),
+                      threads);
+        },
+        release);
+  m.def("rdm_resample",
+        [](int dtype, Int a, Int b, Int rows_a, Int rows_b, Int conditions, Int counts, Int n, int method, Int out, int threads) {
+          resample(static_cast<nk::Dtype>(dtype), at(a), at(b), rows_a, rows_b, conditions, at<const int64_t>(counts), n,
+                   static_cast<Method>(method), at(out), threads);
+        },
+        release);
+  m.def("searchlight",
+        [](int dtype, Int data, Int items, Int channels, Int parts, Int row, Int conditions, Int indices, Int offsets, Int centres, int metric,
+           Int models, Int count, int method, Int out, int threads) {
+          searchlight(static_cast<nk::Dtype>(dtype),
+                      {at(data), items, channels, parts, row, conditions, at<const int64_t>(indices), at<const int64_t>(offsets), centres},
+                      static_cast<Metric>(metric), at<const double>(models), count, static_cast<Method>(method), at(out), threads);
+        },
+        release);
+}
+
 }  // namespace
 
 PYBIND11_MODULE(_native, m) {
@@ -309,6 +359,8 @@ PYBIND11_MODULE(_native, m) {
   bind_eigh(m);
   bind_lif(m);
   bind_moments(m);
+  bind_rdm(m);
   bind_rollout(m);
   bind_rsa_loss(m);
+  bind_rsa_inference(m);
 }

@@ -19,8 +19,13 @@ from neurokernels.ops.lif import LIFOutput as LIFOutput
 from neurokernels.ops.lif import LIFState as LIFState
 from neurokernels.ops.lif import leaky_integrate as leaky_integrate
 from neurokernels.ops.lif import lif as lif
+from neurokernels.ops.rsa import bootstrap_rdms as bootstrap_rdms
 from neurokernels.ops.rsa import cka as cka
+from neurokernels.ops.rsa import compare_rdms as compare_rdms
+from neurokernels.ops.rsa import rdm as rdm
 from neurokernels.ops.rsa import rsa_loss as rsa_loss
+from neurokernels.ops.rsa import searchlight_rsa as searchlight_rsa
+from neurokernels.ops.rsa import searchlight_spheres as searchlight_spheres
 from neurokernels.ops.spectrum import covariance as covariance
 from neurokernels.ops.spectrum import covariance_spectrum as covariance_spectrum
 from neurokernels.ops.spectrum import eigh as eigh

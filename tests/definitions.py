@@ -12,6 +12,7 @@ from neurokernels.ops.cca import reference as cca
 from neurokernels.ops.lif.reference import definition, leaky_definition
 from neurokernels.ops.lif.rule import Rule, compute_dtype
 from neurokernels.ops.rsa import loss_reference as rsa
+from neurokernels.ops.rsa import reference as dissimilarities
 
 
 def lif(
@@ -94,6 +95,14 @@ def _views(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
 
 def _pair(reg: float | tuple[float, float]) -> tuple[float, float]:
     return reg if isinstance(reg, tuple) else (reg, reg)
+
+
+def rdm(x: Tensor, *, metric: str = "correlation", precision: Tensor | None = None, condensed: bool = True) -> Tensor:
+    """`neurokernels.rdm` pair by pair; the precision by its Cholesky factor, which autograd differentiates."""
+    if precision is not None:
+        whole = precision.to(compute_dtype(x))
+        x = x.to(whole.dtype) @ torch.linalg.cholesky(symmetric(whole))
+    return dissimilarities.definition(x, "sqeuclidean" if metric == "mahalanobis" else metric, condensed)
 
 
 def similarity(z: Tensor, metric: str, mean: Tensor | None = None, precision: Tensor | None = None) -> Tensor:

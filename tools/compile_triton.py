@@ -36,9 +36,13 @@ from neurokernels._core import covariance_triton as covariance
 from neurokernels.ops.cca import triton as cca
 from neurokernels.ops.lif import rule as rules
 from neurokernels.ops.lif import triton as lif
+from neurokernels.ops.rsa import inference_triton as searchlight
+from neurokernels.ops.rsa import loss_triton as similarity
+from neurokernels.ops.rsa import triton as rdm
+from neurokernels.ops.rsa.loss_leaves import Options
 from neurokernels.ops.spectrum import triton as spectrum
 
-MODULES = (lif, spectrum, covariance, cca)
+MODULES = (lif, spectrum, covariance, cca, rdm, similarity, searchlight)
 MANY, FEW = (64, 4096), (4, 50)
 TABLE = surrogates.tabulated([0.0, 1.0, 0.0], low=-1.0, high=1.0)
 EVERYTHING = {
@@ -125,6 +129,35 @@ def call_dcca(
         cca.dcca_backward(value, x, y, weights, mean)
 
 
+def call_rdm(
+    *shape: int, metric: str = "correlation", dtype: torch.dtype = torch.float32, condensed: bool = True
+) -> None:
+    """Forward and backward pass of `neurokernels.rdm`."""
+    x = empty(*shape, dtype=dtype)
+    d = rdm.rdm(x, metric, condensed)
+    rdm.rdm_backward(d, x, d, metric, condensed)
+
+
+def call_similarity(
+    n: int, d: int, kind: str = "square", dtype: torch.dtype = torch.float32, *, accuracy: str = "high",
+    gradient: bool = True,
+) -> None:  # fmt: skip
+    """What `neurokernels.rsa_loss` launches of li2019."""
+    shape = {"square": (1, n, n), "condensed": (1, n * (n - 1) // 2), "features": (1, n, 300)}[kind]
+    o = Options("li2019", "cosine", kind, (d,), 0, False, False, 1e-5, 1.0, accuracy)
+    similarity.log_odds(empty(1, n, d, dtype=dtype), empty(*shape, dtype=dtype), o, gradient)
+
+
+def call_searchlight(
+    n: int, dtype: torch.dtype = torch.float32, metric: str = "correlation", method: str = "pearson"
+) -> None:
+    """`neurokernels.searchlight_rsa` of 2000 neighbourhoods with 3 models."""
+    shape = (4, n, 5000) if metric == "crossnobis" else (n, 5000)
+    indices, offsets = (empty(size, dtype=torch.int64) for size in (200_000, 2001))
+    models = empty(3, n * (n - 1) // 2, dtype=dtype)
+    searchlight.searchlight(empty(*shape, dtype=dtype), indices, offsets, models, metric, method)
+
+
 BFLOAT16, FLOAT16, FLOAT64 = torch.bfloat16, torch.float16, torch.float64
 CASES: dict[str, Callable[[], None]] = {
     "bits": lambda: call_lif(residual="bits", surrogate="constant"),
@@ -196,7 +229,35 @@ CASES: dict[str, Callable[[], None]] = {
     "dcca 256 bfloat16": lambda: call_dcca(1024, 256, 256, BFLOAT16),
     "dcca 256 float64": lambda: call_dcca(1024, 256, 256, FLOAT64),
     "dcca 256, fast": lambda: call_dcca(1024, 256, 256, precision="fast"),
+    "similarity": lambda: call_similarity(2048, 512),
+    "similarity, condensed": lambda: call_similarity(2001, 333, "condensed"),
+    "similarity, responses": lambda: call_similarity(2048, 512, "features"),
+    "similarity, responses, fast": lambda: call_similarity(2048, 512, "features", accuracy="fast"),
+    "similarity, fast": lambda: call_similarity(2048, 512, accuracy="fast"),
+    "similarity, responses, float64": lambda: call_similarity(300, 100, "features", FLOAT64),
+    "similarity, value": lambda: call_similarity(2048, 512, gradient=False),
+    "similarity, few": lambda: call_similarity(32, 500),
     "dcca 333, odd": lambda: call_dcca(501, 333, 250, batch=7),
+    "rdm": lambda: call_rdm(2000, 5000),
+    "rdm, euclidean": lambda: call_rdm(2000, 5000, metric="euclidean"),
+    "rdm, euclidean, square": lambda: call_rdm(2000, 5000, metric="euclidean", condensed=False),
+    "rdm, crossnobis": lambda: call_rdm(4, 200, 500, metric="crossnobis"),
+    "rdm, poisson, odd": lambda: call_rdm(7, 201, 333, metric="poisson"),
+    "rdm float64": lambda: call_rdm(2000, 5000, dtype=FLOAT64),
+    "rdm, euclidean float64": lambda: call_rdm(2000, 5000, metric="euclidean", dtype=FLOAT64),
+    "rdm, few": lambda: call_rdm(100, 16, 100, metric="euclidean"),
+    "rdm, 32": lambda: call_rdm(100, 30, 100, metric="euclidean"),
+    "searchlight 12": lambda: call_searchlight(12),
+    "searchlight 32, crossnobis": lambda: call_searchlight(32, metric="crossnobis", method="whitened_cosine"),
+    "searchlight 60": lambda: call_searchlight(60),
+    "searchlight 60, whitened": lambda: call_searchlight(60, metric="sqeuclidean", method="whitened_pearson"),
+    "searchlight 60, poisson": lambda: call_searchlight(60, metric="poisson"),
+    "searchlight 60, crossnobis": lambda: call_searchlight(60, metric="crossnobis"),
+    "searchlight 60 float64": lambda: call_searchlight(60, FLOAT64),
+    "searchlight 30 float64, crossnobis": lambda: call_searchlight(30, FLOAT64, "crossnobis", "whitened_pearson"),
+    "searchlight 128": lambda: call_searchlight(128),
+    "searchlight 128, whitened": lambda: call_searchlight(128, method="whitened_pearson"),
+    "searchlight 128, stored": lambda: call_searchlight(128, metric="poisson", method="spearman"),
 }  # fmt: skip
 
 # Compilation ---------------------------------------------------------------------------------------------------------

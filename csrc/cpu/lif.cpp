@@ -1,6 +1,7 @@
-// LIF forward, backward and tangent: chunks of steps over blocks of neurons, through the recurrences of lif_kernels.cpp.
+// LIF forward, backward and tangent: chunks of steps over blocks of neurons, through the recurrences of lif_kernels.h.
 #include "cpu/lif.h"
 
+#include "cpu/lif_options.h"
 #include "cpu/lif_rows.h"
 
 namespace nk::lif {
@@ -83,7 +84,7 @@ class Replay {
   /// Chunk number `chunk` from what was kept; its rows stay valid until the next call.
   Replayed<T> from_kept(int64_t chunk, int steps) {
     enter(chunk);
-    return onward(chunk, steps, rule_.shape != Shape::kLorentz);
+    return onward(chunk, steps, rule_.shape != Shape::kLorentz || attached(rule_));
   }
 
   /// The chunk after the last one, from the state that the last one left.
@@ -179,7 +180,7 @@ struct Backward {
     Replay<T> replay(dtype, size, rule, start, x, kept, block);
     alignas(64) T nowhere[kLanes];
     alignas(64) T sums[4][kLanes] = {};
-    const bool others = gradients.threshold || gradients.gain || gradients.v_reset;
+    const bool others = gradients.threshold || gradients.gain || gradients.v_reset || attached(rule);
     const Sums<T> wanted = others            ? Sums<T>{sums[0], sums[1], sums[2], sums[3]}
                            : gradients.decay ? Sums<T>{sums[0], nullptr, nullptr, nullptr}
                                              : Sums<T>{};

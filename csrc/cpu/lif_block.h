@@ -2,7 +2,7 @@
 //
 // A kernel works on one block of at most kLanes neurons and one chunk of at most kChunk steps at a time. Rows of float32 and float64
 // tensors are read and written where they are; rows of 16-bit types pass through a buffer, so that the recurrences exist for
-// two types only. Recurrences are separate functions (lif_kernels.cpp), compiled for several instruction sets.
+// two types only. Recurrences are separate functions (lif_kernels.h), compiled for several instruction sets.
 #pragma once
 
 #include <algorithm>
@@ -142,7 +142,7 @@ T* row(void* data, const Size& size, const Block& block, int64_t index) {
   return static_cast<T*>(data) + index * size.outer * size.inner + block.first;
 }
 
-// lif_kernels.cpp ------------------------------------------------------------------------------------------------------------------
+// lif_kernels.h --------------------------------------------------------------------------------------------------------------------
 
 /// 16-bit rows to and from a buffer of float rows.
 void widen_rows(Dtype dtype, const void* from, int64_t from_stride, Rows<float> to, int steps, int lanes);

@@ -22,12 +22,14 @@ NK_INLINE void with_flag(bool flag, F&& f) {
   }
 }
 
-/// Calls f with subtract and attached. Without a reset there is nothing to attach, and nothing is ever reset (lif_block.h: load).
+/// Whether the gradient goes through the reset. Without one there is nothing to attach, and nothing is ever reset (lif_block.h: load).
+inline bool attached(const Rule& rule) { return !rule.detach && rule.reset != Reset::kNone; }
+
+/// Calls f with subtract and attached.
 template <class F>
 NK_INLINE void with_gradient(const Rule& rule, F&& f) {
-  const bool attached = !rule.detach && rule.reset != Reset::kNone;
   with_flag(rule.reset == Reset::kSubtract, [&](auto subtract) __attribute__((always_inline)) {
-    with_flag(attached, [&](auto through) __attribute__((always_inline)) { f(subtract, through); });
+    with_flag(attached(rule), [&](auto through) __attribute__((always_inline)) { f(subtract, through); });
   });
 }
 
@@ -57,6 +59,16 @@ NK_INLINE void with_learns(bool any, bool only_decay, F&& f) {
   } else {
     f(Tag<Learns::kAnything>{});
   }
+}
+
+/// Calls f with attached, what learns, and whether the Lorentzian is computed on the way. The unusual attached reset has one version,
+/// which reads its surrogate and wants every sum (lif.cpp gives it both): each combination costs seconds to compile.
+template <class F>
+NK_INLINE void with_reverse(bool through, bool any, bool only_decay, bool lorentz, F&& f) {
+  if (through) return f(Tag<true>{}, Tag<Learns::kAnything>{}, Tag<false>{});
+  with_learns(any, only_decay, [&](auto learns) __attribute__((always_inline)) {
+    with_flag(lorentz, [&](auto on_the_way) __attribute__((always_inline)) { f(Tag<false>{}, learns, on_the_way); });
+  });
 }
 
 template <class F>

@@ -32,5 +32,5 @@ def _lapack(a: Tensor, vectors: bool) -> tuple[Tensor, Tensor]:
     """`eigh_reference.eigh`, at once where all is finite: a small matrix takes less time than the care for it."""
     if not vectors or a.dtype not in (torch.float32, torch.float64) or not a.isfinite().all():
         return eigh_reference.eigh(a, vectors)
-    values, columns = torch.linalg.eigh(a)
+    values, columns = eigh_reference.decomposed(a)
     return values, columns.contiguous()

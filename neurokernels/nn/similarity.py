@@ -1,4 +1,4 @@
-"""The similarity regulariser: pulls what a network finds alike towards what a brain, or another network, finds alike."""
+"""The similarity regulariser: what a network finds alike is pulled towards what a brain finds alike."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -85,6 +85,8 @@ class SimilarityRegularizer(Regularizer):
         TypeError: An option has the wrong type.
         ValueError: An option has a wrong value, or is not one of this form.
     """
+
+    logits: nn.Parameter
 
     def __init__(
         self,
@@ -198,7 +200,7 @@ class SimilarityRegularizer(Regularizer):
                 f"{'nothing came from ' + ', '.join(missing) if self.attached else 'attach() a model and run it first'}"
             )
         seen, self._seen = self._seen, {}
-        return self(tuple(seen[name] for name in self.names), target, responses=responses)  # type: ignore[no-any-return]
+        return self(tuple(seen[name] for name in self.names), target, responses=responses)
 
     def detach(self) -> None:
         """Removes the hooks and forgets what they collected."""

@@ -23,7 +23,7 @@ def main(backend: str) -> None:
             directions = cotangents(op.call(**given, **sample.options))
             cases.append((op, sample, given, directions))
 
-    def results(alone: bool = False) -> list[np.ndarray]:
+    def results(alone: bool = False) -> list[tuple[bool, np.ndarray]]:
         """Of every case, those last that are left to one thread of torch's if this process has not got the others."""
         found = []
         for op, sample, given, directions in sorted(cases, key=lambda case: case[0].leans):
@@ -32,14 +32,17 @@ def main(backend: str) -> None:
             with forced(op, backend, backward=1):
                 outputs = op.call(**given, **sample.options)
                 gradients = torch.autograd.grad(outputs, list(given.values()), directions)
-            found += [t.detach().numpy() for t in (*outputs, *gradients)]
+            found += [(op.leans, t.detach().numpy()) for t in (*outputs, *gradients)]
         return found
 
     expected = results()
 
     def again(who: str) -> None:
-        for a, b in zip(results(alone=who == "child"), expected, strict=True):
-            np.testing.assert_array_equal(a, b)
+        for (leans, a), (_, b) in zip(results(alone=who == "child"), expected, strict=True):
+            if leans and who == "child":  # on another number of torch's threads: see test_determinism.py
+                np.testing.assert_allclose(a, b, rtol=0, atol=512 * np.finfo(a.dtype).eps * np.abs(b).max(initial=0))
+            else:
+                np.testing.assert_array_equal(a, b)
         print(who, flush=True)
 
     again("parent")

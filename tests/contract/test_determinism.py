@@ -11,9 +11,10 @@ import torch
 import neurokernels as nk
 from neurokernels._core import backends
 from tests.contract.entries import OPS
-from tests.contract.harness import evaluate, run, same
+from tests.contract.harness import close, evaluate, run, same
 
 ROOT = Path(__file__).parents[2]
+BLAS = 512  # units in the last place
 
 
 def big(op, sample, backend):
@@ -33,9 +34,13 @@ def test_threads_and_repeats(op, sample, backend, threads):
     tensors = big(op, sample, backend)
     threads(1)
     expected = run(op, sample, backend, tensors)
-    for count in (2, 2, 3, 1):
+    for count in (2, 3, 1):
         threads(count)
-        same(run(op, sample, backend, tensors), expected)
+        got = run(op, sample, backend, tensors)
+        # torch's own products may add in another order on other threads: some BLAS do. Ours do not.
+        close(got, expected, ulps=BLAS) if op.leans else same(got, expected)
+        same(run(op, sample, backend, tensors), got)
+    same(got, expected)
 
 
 def test_two_python_threads(op, threads):

@@ -19,7 +19,7 @@ def compare(op, sample, backend, shape):
         assert (a.shape, a.dtype) == (b.shape, b.dtype)
     for name, gradient in got.gradients.items():
         assert gradient.shape == tensors[name].shape
-    close(got, expected, ulps=256)
+    close(got, expected, ulps=512 if op.leans else 256)  # some BLAS add in an order that costs a digit
 
 
 @pytest.mark.parametrize("size", [0, 1])

@@ -264,6 +264,32 @@ def test_refusals():
         native.core().eigh(0, 1, 1, a.data_ptr(), 1, 1, 1, a.data_ptr(), a.data_ptr(), 1, 9)
 
 
+@pytest.mark.parametrize("backend", ["reference", "cpu"])
+@dtypes
+def test_a_lonely_matrix_that_lapack_gives_up(dtype, backend, monkeypatch):
+    """Divide and conquer does so on covariances of dead units, in some builds: here on each with a row of zeros."""
+    solve = torch.linalg.eigh
+
+    def stubborn(a: Tensor) -> tuple[Tensor, Tensor]:
+        if (a.tril() == 0).all(-1).any() or a.dtype == torch.float32:
+            if len(a) % 2:
+                raise torch.linalg.LinAlgError("the algorithm failed to converge")
+            return a[..., 0] * torch.nan, a * torch.nan
+        return solve(a)
+
+    names, a = zoo(100, dtype)
+    chosen = [names.index(name) for name in ("dead units", "rank one", "random")]
+    for shape in ((1, 100, 100), (3, 1, 100, 100)):
+        given_ones = a[chosen[: shape[0]]].view(shape)
+        with monkeypatch.context() as patch, nk.backend(backend), backends.record() as ran:
+            patch.setattr(torch.linalg, "eigh", stubborn)
+            values, vectors = nk.eigh(given_ones)
+        assert ran == [("eigh", backend)]
+        assert values.shape == shape[:-1]
+        flat = given_ones.flatten(0, -3), values.flatten(0, -2), vectors.flatten(0, -3)
+        assert_conforms([names[c] for c in chosen[: shape[0]]], *flat)
+
+
 def test_the_best_instruction_set_is_the_default():
     a = zoo(16, torch.float32)[1]
     assert same(compiled(a), compiled(a, level=next(iter(LEVELS))))

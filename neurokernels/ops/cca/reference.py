@@ -15,6 +15,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from neurokernels._core import eigh_reference
 from neurokernels._core.covariance import compute_dtype
 from neurokernels._core.covariance_reference import centred
 from neurokernels.ops.cca.leaves import allocate_weights, is_dual
@@ -88,7 +89,7 @@ def _inverse_root(s: Tensor, r: float) -> Tensor:
     eye = torch.eye(s.shape[-1], dtype=s.dtype, device=s.device).expand_as(s)
     if not info.any():
         return torch.linalg.solve_triangular(factor, eye, upper=False)
-    values, vectors = torch.linalg.eigh(s)  # no eigenvalue of S is below r but by rounding
+    values, vectors = eigh_reference.decomposed(s)  # no eigenvalue of S is below r but by rounding
     return (vectors * values.clamp(min=r).rsqrt()[..., None, :]).mT
 
 
@@ -105,7 +106,7 @@ def _primal(xc: Tensor, r: float) -> View:
 def _dual(xc: Tensor, r: float) -> View:
     """From Xc Xc' = U diag(w) U': the row space of Xc, and nothing of what is orthogonal to it."""
     n, (samples, units) = xc.shape[-2] - 1, xc.shape[-2:]
-    w, u = torch.linalg.eigh(xc @ xc.mT)
+    w, u = eigh_reference.decomposed(xc @ xc.mT)
     rank = min(n, units)
     w, u = w[..., samples - rank :], u[..., samples - rank :]
     real = w > samples * torch.finfo(w.dtype).eps * w[..., -1:]

@@ -14,14 +14,15 @@ from neurokernels.ops.rsa.loss_leaves import cka_fwd
 
 
 class _Cka(Function):
-    """``(x, y, debiased, backend)`` to the similarity and its gradients."""
+    """``(x, y, debiased, of_x, of_y, backend)`` to the similarity and those of its gradients that are wanted."""
 
     @staticmethod
-    def forward(x: Any, y: Any, debiased: Any, backend: Any) -> Any:
-        return cka_fwd(x, y, debiased, True, backend)
+    def forward(x: Any, y: Any, debiased: Any, of_x: Any, of_y: Any, backend: Any) -> Any:
+        return cka_fwd(x, y, debiased, of_x, of_y, backend)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        ctx.wanted = inputs[3:5]
         ctx.mark_non_differentiable(*output[1:])
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(*inputs[:2], *output[1:])
@@ -29,15 +30,22 @@ class _Cka(Function):
     @staticmethod
     def backward(ctx: Any, g: Tensor | None, *_: Any) -> tuple[Any, ...]:
         if g is None:
-            return (None,) * 4
+            return (None,) * 6
         x, y, dx, dy = ctx.saved_tensors
-        if torch.is_grad_enabled():
-            return *Scaled.apply(g, dx, dy, x, y), None, None
-        return scaled(g, dx, x), scaled(g, dy, y), None, None
+        if torch.is_grad_enabled() and all(ctx.wanted):
+            return *Scaled.apply(g, dx, dy, x, y), None, None, None, None
+        of_x, of_y = (_one(g, *part) for part in zip((dx, dy), (x, y), ctx.wanted, strict=True))
+        return of_x, of_y, None, None, None, None
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple[Any, ...], x: Tensor, y: Tensor, *rest: Any) -> Any:
         return _Cka.apply(*leading((x, y), in_dims[:2], info.batch_size), *rest), (0, 0, 0)
+
+
+def _one(g: Tensor, gradient: Tensor, view: Tensor, wanted: bool) -> Tensor | None:
+    if not wanted:
+        return None
+    return Scaled.apply(g, gradient, view)[0] if torch.is_grad_enabled() else scaled(g, gradient, view)
 
 
 class _CkaEager(_Cka):
@@ -89,8 +97,8 @@ def _checked(x: Tensor, y: Tensor, debiased: bool) -> tuple[Tensor, Tensor]:
 def cka(x: Tensor, y: Tensor, *, debiased: bool = False) -> Tensor:
     """Linear centred kernel alignment of two representations of the same images (Kornblith et al. 2019).
 
-    ``HSIC(K, L) / sqrt(HSIC(K, K) HSIC(L, L))`` for ``K = x x'`` and ``L = y y'``, differentiable in both. Where there are
-    more images than units no N x N matrix is made.
+    ``HSIC(K, L) / sqrt(HSIC(K, K) HSIC(L, L))`` for ``K = x x'`` and ``L = y y'``, differentiable in both. Where there
+    are more images than units no N x N matrix is made.
 
     Args:
         x: Activations ``[..., N, D1]``; float32, float64, bfloat16 or float16 (half precision computes in float32).
@@ -110,12 +118,15 @@ def cka(x: Tensor, y: Tensor, *, debiased: bool = False) -> Tensor:
     """
     x, y = _checked(x, y, debiased)
     debiased = bool(debiased)
+    both = (debiased, True, True)
     if torch.compiler.is_compiling():
         if torch.is_grad_enabled():
-            return _Cka.apply(x, y, debiased, backends.INHERIT)[0]  # type: ignore[no-any-return]
-        return cka_fwd(x, y, debiased, False, backends.INHERIT)[0]  # type: ignore[no-any-return]
+            return _Cka.apply(x, y, *both, backends.INHERIT)[0]
+        return cka_fwd(x, y, debiased, False, False, backends.INHERIT)[0]
     if transformed():
-        return _CkaEager.apply(x, y, debiased, backends.requested())[0]  # type: ignore[no-any-return]
-    if forward_mode() or (torch.is_grad_enabled() and (x.requires_grad or y.requires_grad)):
-        return _run(x, y, debiased, backends.requested())[0]  # type: ignore[no-any-return]
-    return cka_fwd(x, y, debiased, False, backends.requested())[0]  # type: ignore[no-any-return]
+        return _CkaEager.apply(x, y, *both, backends.requested())[0]
+    if forward_mode():
+        return _run(x, y, *both, backends.requested())[0]
+    if torch.is_grad_enabled() and (x.requires_grad or y.requires_grad):
+        return _run(x, y, debiased, x.requires_grad, y.requires_grad, backends.requested())[0]
+    return cka_fwd(x, y, debiased, False, False, backends.requested())[0]

@@ -1,12 +1,13 @@
 """`rsa_loss`: how far similarities of images in a network are from a target; checks and derivatives."""
 
+import functools
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd import Function
 
-from neurokernels._core import backends, checks
+from neurokernels._core import arrays, backends, checks
 from neurokernels._core.arrays import accepts_arrays
 from neurokernels._core.autograd import FirstOrderOnly, eager, forward_mode, transformed
 from neurokernels._core.covariance import compute_dtype, full_precision
@@ -86,13 +87,13 @@ def _outputs(inputs: tuple[Any, ...]) -> tuple[Any, ...]:
 
 def _scale(g: Tensor, gradients: tuple[Tensor, ...], given: list[Tensor]) -> tuple[Tensor, ...]:
     if torch.is_grad_enabled():
-        return Scaled.apply(g, *gradients, *given)  # type: ignore[no-any-return]
+        return Scaled.apply(g, *gradients, *given)
     return tuple(scaled(g, d, like) for d, like in zip(gradients, given, strict=True))
 
 
 def _along(tangents: tuple[Any, ...], gradients: tuple[Tensor, ...], given: list[Tensor]) -> Tensor:
     tangents = tuple(torch.zeros_like(v) if t is None else t for t, v in zip(tangents, given, strict=True))
-    return Along.apply(*tangents, *gradients, *given)  # type: ignore[no-any-return]
+    return Along.apply(*tangents, *gradients, *given)
 
 
 class Scaled(FirstOrderOnly):
@@ -102,11 +103,13 @@ class Scaled(FirstOrderOnly):
 
     @staticmethod
     def forward(g: Any, *rest: Any) -> Any:
+        """Every gradient times g."""
         half = len(rest) // 2
         return tuple(scaled(g, d, like) for d, like in zip(rest[:half], rest[half:], strict=True))
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple[Any, ...], *inputs: Any) -> Any:
+        """Of leading dimensions."""
         return Scaled.apply(*first(inputs, in_dims, info.batch_size)), (0,) * (len(inputs) // 2)
 
 
@@ -117,6 +120,7 @@ class Along(FirstOrderOnly):
 
     @staticmethod
     def forward(*rest: Any) -> Any:
+        """The sum over inputs of tangents times gradients."""
         third = len(rest) // 3
         dx = rest[third]
         items = dx.shape[:-2]
@@ -128,6 +132,7 @@ class Along(FirstOrderOnly):
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple[Any, ...], *inputs: Any) -> Any:
+        """Of leading dimensions."""
         return Along.apply(*first(inputs, in_dims, info.batch_size)), 0
 
 
@@ -152,8 +157,10 @@ def _layers(x: Any, metric: str) -> tuple[Tensor, ...]:
             checks.value_error(
                 _OP, name, f"of {tuple(layers[0].shape[:-1])} patterns as x[0] is", f"shape {tuple(layer.shape)}"
             )
-        if layer.shape[-1] < 1:
-            checks.value_error(_OP, name, "of at least 1 unit", f"D = 0 in shape {tuple(layer.shape)}")
+        fewest = 2 if metric in ("cosine", "correlation") else 1
+        if layer.shape[-1] < fewest:
+            why = "of at least 2 units: patterns of one are parallel" if fewest == 2 else "of at least 1 unit"
+            checks.value_error(_OP, name, why, f"D = {layer.shape[-1]} in shape {tuple(layer.shape)}")
     wide = layers[0].dtype
     for layer in layers[1:]:
         wide = torch.promote_types(wide, layer.dtype)
@@ -295,6 +302,22 @@ def _options(form: str, metric: str | None, scale: str, pairs: str, eps: Any, di
 # The op -------------------------------------------------------------------------------------------------------------
 
 
+def _accepts_layers(op: Any) -> Any:
+    """Takes several layers as arrays too; one is `accepts_arrays`."""
+
+    @functools.wraps(op)
+    def wrapper(x: Any, *args: Any, **options: Any) -> Any:
+        which = arrays.kind(x[0]) if isinstance(x, tuple | list) and x else None
+        if which is None:
+            return op(x, *args, **options)
+        with torch.no_grad():
+            given = {name: arrays.to_tensor(value) for name, value in options.items()}
+            return arrays.to_array(op(*map(arrays.to_tensor, (tuple(x), *args)), **given), which)
+
+    return wrapper
+
+
+@_accepts_layers
 @accepts_arrays
 def rsa_loss(
     x: Any,
@@ -392,12 +415,12 @@ def rsa_loss(
 def _dispatch(x: Tensor, logits: Tensor | None, mean: Tensor | None, target: Tensor, options: Any) -> Tensor:
     if torch.compiler.is_compiling():
         if torch.is_grad_enabled():  # nothing else says there whether a gradient will be asked for
-            return _Loss.apply(x, logits, mean, target, options, backends.INHERIT)[0]  # type: ignore[no-any-return]
-        return rsa_loss_fwd(x, logits, mean, target, *options, False, backends.INHERIT)[0]  # type: ignore[no-any-return]
+            return _Loss.apply(x, logits, mean, target, options, backends.INHERIT)[0]
+        return rsa_loss_fwd(x, logits, mean, target, *options, False, backends.INHERIT)[0]
     given = (x, logits, mean, target, options, backends.requested())
     if transformed():
-        return _LossEager.apply(*given)[0]  # type: ignore[no-any-return]
+        return _LossEager.apply(*given)[0]
     wanted = torch.is_grad_enabled() and (x.requires_grad or (logits is not None and logits.requires_grad))
     if forward_mode() or wanted:
-        return _run(*given)[0]  # type: ignore[no-any-return]
-    return rsa_loss_fwd(x, logits, mean, target, *options, False, backends.requested())[0]  # type: ignore[no-any-return]
+        return _run(*given)[0]
+    return rsa_loss_fwd(x, logits, mean, target, *options, False, backends.requested())[0]

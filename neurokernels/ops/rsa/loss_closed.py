@@ -14,10 +14,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from neurokernels._core.covariance import compute_dtype
+from neurokernels.ops.rsa import loss_pairs
 from neurokernels.ops.rsa.loss_forms import Sums, of_sums
 from neurokernels.ops.rsa.loss_leaves import Options
 from neurokernels.ops.rsa.loss_pairs import is_flipped
-from neurokernels.ops.rsa.loss_rows import Rows
+from neurokernels.ops.rsa.loss_rows import Rows, inner
 
 #: Images of a tile of a dense target.
 TILE = 1024
@@ -27,8 +29,8 @@ class Target(NamedTuple):
     """What a loss wants to know of a target matrix M (L, or T without its diagonal), by item.
 
     ``product`` is M F ``[B, N, D]`` of a dense target, or C ``[B, M, D]``; ``features`` are R, None if it is dense.
-    ``rows[B, N]`` are the sums of rows of M without its diagonal, ``own[B, N]`` the diagonal, and ``squares[B]`` the sum
-    of squares of M without its diagonal; all three float64.
+    ``rows[B, N]`` are the sums of rows of M without its diagonal, ``own[B, N]`` the diagonal, and ``squares[B]`` the
+    sum of squares of M without its diagonal; all three float64.
     """
 
     features: Tensor | None
@@ -47,15 +49,9 @@ class Gradient(NamedTuple):
     by_unit: Tensor | None
 
 
-def squares_of(f: Tensor, signs: Tensor | None) -> Tensor:
-    """The diagonal of F J F' ``[B, N]``, float64."""
-    square = f * f
-    return (square if signs is None else square.mul_(signs)).sum(-1, dtype=torch.float64)
-
-
 def sum_of(a: Tensor, *dims: int) -> Tensor:
-    """A sum in float64, over the last dimension if none is named."""
-    return a.sum(dims or -1, dtype=torch.float64)
+    """A sum in float64, over the last dimension if none is named; torch adds float32 up pairwise."""
+    return a.sum(dims or -1).double()
 
 
 # Targets ------------------------------------------------------------------------------------------------------------
@@ -65,13 +61,13 @@ def from_features(
     r: Tensor, f: Tensor, distances: bool, gram: Tensor | None = None, product: Tensor | None = None
 ) -> Target:
     """Responses whose similarities are R R', or whose squared distances are the target; these are centred then."""
-    n, own, total = r.shape[1], squares_of(r, None), sum_of(r, 1)
+    n, own, total = r.shape[1], inner(r, r), sum_of(r, 1)
     gram = (r.mT @ r if gram is None else gram).double()
     product = r.mT @ f if product is None else product
     if distances:
         squares = 2 * (n * sum_of(own * own) + sum_of(own).square()) + 4 * sum_of(gram.square(), -2, -1)
         return Target(r, product, n * own + sum_of(own)[:, None], own, squares)
-    rows = (r.double() @ total[..., None]).squeeze(-1) - own
+    rows = (r @ total[..., None].to(r.dtype)).squeeze(-1).double() - own
     return Target(r, product, rows, own, sum_of(gram.square(), -2, -1) - sum_of(own * own))
 
 
@@ -117,19 +113,24 @@ def from_dense(t: Tensor, f: Tensor) -> Target:
 _PASSES = 400
 
 
+#: So few images always are matrices: there the number of calls is what counts.
+FEW = 64
+
+
 def prefers_matrices(n: int, d: int, m: int | None) -> bool:
     """Whether N x N matrices are cheaper than Grams of d units, and of the m of a target (None if it is dense).
 
-    They are never taken where they would be larger than the features.
+    They are never taken where they would be larger than the features, unless there are few images.
     """
     by_matrices = n * n * (4 * d + 2 * (m or 0) + _PASSES)
     by_grams = 4 * n * d * d + (4 * n * m * d + 2 * n * m * m if m else 2 * n * n * d)
-    return by_matrices <= by_grams and n <= max(d, 64)
+    return n <= FEW or (by_matrices <= by_grams and n <= d)
 
 
 def prefers_matrices_of_views(n: int, d: int, m: int) -> bool:
     """The same for two views whose gradients are both wanted."""
-    return 4 * n * (d + m + _PASSES // 2) <= 4 * (d * d + m * m) + 6 * d * m and n <= max(d, m, 64)
+    cheaper = 4 * n * (d + m + _PASSES // 2) <= 4 * (d * d + m * m) + 6 * d * m
+    return n <= FEW or (cheaper and n <= max(d, m))
 
 
 # Losses -------------------------------------------------------------------------------------------------------------
@@ -151,12 +152,13 @@ def _own(f: Tensor, signs: Tensor | None, target: Target, gram: Tensor | None = 
     gram = f.mT @ f if gram is None else gram
     square = gram.double().square()
     if target.features is None:
-        product = sum_of(f * target.product, 1)
+        km = sum_of(inner(f, target.product, signs))
     else:
-        product = sum_of(target.product.double().square(), 1)
+        product = target.product.double().square()
+        km = sum_of(product if signs is None else product * signs, -2, -1)
     if signs is not None:
-        square, product = square * signs[:, None] * signs, product * signs
-    return _Own(f, signs, squares_of(f, signs), sum_of(f, 1), gram, sum_of(square, -2, -1), sum_of(product))
+        square = square * signs[:, None] * signs
+    return _Own(f, signs, inner(f, f, signs), sum_of(f, 1), gram, sum_of(square, -2, -1), km)
 
 
 def _of_distances(x: _Own, t: Target, pairs: int, o: Options) -> tuple[Tensor, Gradient]:
@@ -258,15 +260,45 @@ def by_grams(rows: Rows, target: Tensor, o: Options, gradient: bool) -> tuple[Te
     return value, _gradient(x, t, g, centred) if gradient else None
 
 
-def cka(x: Tensor, y: Tensor, debiased: bool, gradient: bool) -> tuple[Tensor, Tensor | None, Tensor | None]:
-    """CKA ``[B]`` of centred views ``[B, N, D]``, float64, and its gradients."""
+def of_sums_over_pairs(rows: Rows, target: Tensor, o: Options, gradient: bool) -> tuple[Tensor, Tensor | None]:
+    """Losses that are sums over pairs, by N x N matrices or without them."""
+    n, d = rows.f.shape[1:]
+    m = target.shape[2] if o.kind == "features" else None
+    if prefers_matrices(n, d, m):
+        value, df = loss_pairs.by_matrices(rows, target, o)
+        return value, df if gradient else None
+    if m is not None and m > n:  # their Gram would be the larger matrix
+        target, o = loss_pairs.square(target, o._replace(distances=False), n), o._replace(kind="square")
+        target = 1 - target if loss_pairs.is_flipped(o) else target
+    return by_grams(rows, target, o, gradient)
+
+
+# CKA of two views ---------------------------------------------------------------------------------------------------
+
+Found = tuple[Tensor, Tensor | None, Tensor | None]
+
+
+def cka(x: Tensor, y: Tensor, debiased: bool, of_x: bool, of_y: bool) -> Found:
+    """CKA ``[B]`` of centred views ``[B, N, D]``, and those of the gradients that are wanted."""
+    if prefers_matrices_of_views(x.shape[1], x.shape[2], y.shape[2]):
+        k, t = x @ x.mT, y @ y.mT
+        value, dk = loss_pairs.alignment(k, t, debiased)
+        dx = (dk @ x).mul_(2) if of_x else None
+        return value, dx, (loss_pairs.alignment(t, k, debiased)[1] @ y).mul_(2) if of_y else None
     gram_x, gram_y, cross = x.mT @ x, y.mT @ y, y.mT @ x
-    of_x, of_y = from_features(y, x, False, gram_y, cross), from_features(x, y, False, gram_x, cross.mT)
-    own = _own(x, None, of_x, gram_x)
-    value, g = _of_alignment(own, of_x, debiased)
-    if not gradient:
-        return 1 - value, None, None
-    dx = _gradient(own, of_x, g, True).neg_()
-    other = _own(y, None, of_y, gram_y)
-    dy = _gradient(other, of_y, _of_alignment(other, of_y, debiased)[1], True).neg_()
+    target = from_features(y, x, False, gram_y, cross)
+    own = _own(x, None, target, gram_x)
+    value, g = _of_alignment(own, target, debiased)
+    dx, dy = _gradient(own, target, g, True).neg_() if of_x else None, None
+    if of_y:
+        target = from_features(x, y, False, gram_x, cross.mT)
+        own = _own(y, None, target, gram_y)
+        dy = _gradient(own, target, _of_alignment(own, target, debiased)[1], True).neg_()
     return 1 - value, dx, dy
+
+
+def finished_cka(found: Found, x: Tensor, y: Tensor) -> Found:
+    """What `cka` of flattened views gave, in the shapes of the views and the dtype that they compute in."""
+    value, dx, dy = found
+    value = value.to(compute_dtype(x)).view(x.shape[:-2])
+    return value, None if dx is None else dx.view(x.shape), None if dy is None else dy.view(y.shape)

@@ -17,7 +17,7 @@ from neurokernels.ops.rsa.loss_leaves import Options
 from neurokernels.ops.rsa.loss_rows import Rows, flat
 
 #: Images of a tile: its similarities stay in the cache of several cores, and its products are large enough for BLAS.
-TILE = 768
+TILE = 1024
 
 
 def rsa_loss(
@@ -34,7 +34,7 @@ def rsa_loss(
     elif o.form == "li2019":
         value, df = _log_odds(rows.f, target, o, gradient)
     else:
-        value, df = linear(rows, target, o, gradient)
+        value, df = loss_closed.of_sums_over_pairs(rows, target, o, gradient)
     value = value.to(compute).view(x.shape[:-2])
     if df is None:
         return value, None, None
@@ -45,19 +45,6 @@ def _nothing(x: Tensor, logits: Tensor | None, gradient: bool) -> tuple[Tensor, 
     compute = compute_dtype(x)
     dx, dlogits = (None if t is None else t.new_empty(t.shape, dtype=compute) for t in (x, logits))
     return x.new_empty(x.shape[:-2], dtype=compute), dx if gradient else None, dlogits if gradient else None
-
-
-def linear(rows: Rows, target: Tensor, o: Options, gradient: bool) -> tuple[Tensor, Tensor | None]:
-    """Losses that are sums over pairs, by N x N matrices or without them."""
-    n, d = rows.f.shape[1:]
-    m = target.shape[2] if o.kind == "features" else None
-    if loss_closed.prefers_matrices(n, d, m):
-        value, df = loss_pairs.by_matrices(rows, target, o)
-        return value, df if gradient else None
-    if m is not None and m > n:  # their Gram would be the larger matrix
-        target, o = loss_pairs.square(target, o._replace(distances=False), n), o._replace(kind="square")
-        target = 1 - target if loss_pairs.is_flipped(o) else target
-    return loss_closed.by_grams(rows, target, o, gradient)
 
 
 # Patterns -----------------------------------------------------------------------------------------------------------
@@ -77,8 +64,8 @@ def _features(x: Tensor, logits: Tensor | None, mean: Tensor | None, o: Options)
         mean = flat(mean, 1)
         mean = mean if mean.stride(-1) == 1 or d == 1 else mean.contiguous()
     native.core().rsa_unit_rows(
-        DTYPES[x.dtype], *given, 0 if mean is None else mean.data_ptr(), 0 if mean is None else mean.stride(0), o.widths,
-        o.metric == "correlation", roots.data_ptr(), f.data_ptr(), norms.data_ptr(), native.threads(),
+        DTYPES[x.dtype], *given, 0 if mean is None else mean.data_ptr(), 0 if mean is None else mean.stride(0),
+        o.widths, o.metric == "correlation", roots.data_ptr(), f.data_ptr(), norms.data_ptr(), native.threads(),
     )  # fmt: skip
     return Rows(f, None, roots, norms)
 
@@ -94,7 +81,7 @@ def _gradients(
         DTYPES[df.dtype], *df.shape, o.widths, o.metric == "correlation", rows.roots.data_ptr(), rows.norms.data_ptr(),
         rows.f.data_ptr(), df.data_ptr(), shares.data_ptr(), native.threads(),
     )  # fmt: skip
-    return df.view(x.shape), loss_rows.logit_gradient(shares.sum(1), rows.roots, logits)
+    return df.view(x.shape), None if logits is None else loss_rows.logit_gradient(shares.sum(1), rows.roots, logits)
 
 
 # Tiles of pairs -----------------------------------------------------------------------------------------------------
@@ -161,8 +148,8 @@ def _core(
     pairs = images * (images - 1) // 2
     native.core().rsa_log_odds(
         DTYPES[s.dtype], s.data_ptr(), *s.shape, s.stride(0), s.stride(1), diagonal, t.data_ptr(), t.stride(0),
-        0 if t.ndim == 2 else t.stride(1), images, *start, o.eps, o.factor / pairs, o.distances and o.kind != "features",
-        o.kind == "features", gradient, sums.data_ptr(), native.threads(),
+        0 if t.ndim == 2 else t.stride(1), images, *start, o.eps, o.factor / pairs,
+        o.distances and o.kind != "features", o.kind == "features", gradient, sums.data_ptr(), native.threads(),
     )  # fmt: skip
     return sums
 
@@ -170,27 +157,11 @@ def _core(
 # CKA ----------------------------------------------------------------------------------------------------------------
 
 
-def cka(x: Tensor, y: Tensor, debiased: bool, gradient: bool) -> tuple[Tensor, Tensor, Tensor]:
+def cka(x: Tensor, y: Tensor, debiased: bool, of_x: bool, of_y: bool) -> tuple[Tensor, Tensor | None, Tensor | None]:
     """The leaf op ``cka_fwd``."""
     compute, batch = compute_dtype(x), x.shape[:-2]
     if batch.numel() == 0:
-        return x.new_empty(batch, dtype=compute), *(v.new_empty(v.shape, dtype=compute) for v in (x, y))
+        dx, dy = (v.new_empty(v.shape, dtype=compute) for v in (x, y))
+        return x.new_empty(batch, dtype=compute), dx, dy
     fx, fy = (flat(centred(v, compute)[0]) for v in (x, y))
-    value, dx, dy = alignment(fx, fy, debiased, gradient)
-    value = value.to(compute).view(batch)
-    if dx is None or dy is None:
-        return value, value, value
-    return value, dx.view(x.shape), dy.view(y.shape)
-
-
-def alignment(
-    x: Tensor, y: Tensor, debiased: bool, gradient: bool
-) -> tuple[Tensor, Tensor | None, Tensor | None]:
-    """CKA of centred views, by N x N matrices or without them."""
-    if not loss_closed.prefers_matrices_of_views(*x.shape[1:], y.shape[2]):
-        return loss_closed.cka(x, y, debiased, gradient)
-    k, t = x @ x.mT, y @ y.mT
-    value, dk = loss_pairs.alignment(k, t, debiased)
-    if not gradient:
-        return value, None, None
-    return value, (dk @ x).mul_(2), (loss_pairs.alignment(t, k, debiased)[1] @ y).mul_(2)
+    return loss_closed.finished_cka(loss_closed.cka(fx, fy, debiased, of_x, of_y), x, y)

@@ -69,17 +69,16 @@ def _loss_fake(x: Tensor, logits: Tensor | None, *rest: Any) -> tuple[Tensor, Te
     return x.new_empty(x.shape[:-2], dtype=compute), dx, dlogits
 
 
-def _cka(x: Tensor, y: Tensor, debiased: bool, gradient: bool, backend: str) -> tuple[Tensor, Tensor, Tensor]:
+def _cka(x: Tensor, y: Tensor, debiased: bool, of_x: bool, of_y: bool, backend: str) -> tuple[Tensor, Tensor, Tensor]:
     with full_precision(x):
-        found = backends.select("rsa_loss", backend, x).kernels().cka(x, y, debiased, gradient)
-    value, dx, dy = found
-    return (value, dx, dy) if gradient else (value, value.new_empty(0), value.new_empty(0))
+        kernels = backends.select("rsa_loss", backend, x).kernels()
+        value, dx, dy = kernels.cka(x, y, debiased, of_x, of_y)
+    return value, dx if of_x else value.new_empty(0), dy if of_y else value.new_empty(0)
 
 
-def _cka_fake(x: Tensor, y: Tensor, debiased: bool, gradient: bool, backend: str) -> tuple[Tensor, ...]:
-    compute = compute_dtype(x)
-    shapes = (x.shape[:-2], *((x.shape, y.shape) if gradient else ((0,), (0,))))
-    return tuple(x.new_empty(shape, dtype=compute) for shape in shapes)
+def _cka_fake(x: Tensor, y: Tensor, debiased: bool, of_x: bool, of_y: bool, backend: str) -> tuple[Tensor, ...]:
+    shapes = (x.shape[:-2], x.shape if of_x else (0,), y.shape if of_y else (0,))
+    return tuple(x.new_empty(shape, dtype=compute_dtype(x)) for shape in shapes)
 
 
 #: Layers side by side ``x[..., N, D]``, logits of their weights ``[..., layers]``, what is subtracted from every
@@ -95,7 +94,7 @@ rsa_loss_fwd = leaf(
 
 #: Two views ``[..., N, D1]`` and ``[..., N, D2]`` to their similarity ``[...]`` and its gradients, likewise.
 cka_fwd = leaf(
-    "cka_fwd(Tensor x, Tensor y, bool debiased, bool gradient, str backend) -> (Tensor, Tensor, Tensor)",
+    "cka_fwd(Tensor x, Tensor y, bool debiased, bool of_x, bool of_y, str backend) -> (Tensor, Tensor, Tensor)",
     _cka,
     _cka_fake,
 )

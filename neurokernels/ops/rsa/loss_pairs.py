@@ -5,7 +5,7 @@ from torch import Tensor
 
 from neurokernels.ops.rsa.loss_forms import of_pairs
 from neurokernels.ops.rsa.loss_leaves import Options
-from neurokernels.ops.rsa.loss_rows import Rows
+from neurokernels.ops.rsa.loss_rows import Rows, inner
 
 
 def condensed_place(i: Tensor, j: Tensor, n: int) -> Tensor:
@@ -104,8 +104,9 @@ def by_matrices(rows: Rows, target: Tensor, o: Options) -> tuple[Tensor, Tensor]
 def _halves(f: Tensor, signs: Tensor | None, o: Options) -> Tensor:
     """What is compared of images (0, 1), (2, 3) and so on ``[B, N / 2]``."""
     one, two = f[:, ::2], f[:, 1::2]
-    products = (one - two).square() if o.metric == "sqeuclidean" else one * two
-    s = (products if signs is None else products * signs).sum(-1, dtype=torch.float64).to(f.dtype)
+    if o.metric == "sqeuclidean":
+        one = two = one - two
+    s = inner(one, two, signs).to(f.dtype)
     return 1 - s if is_flipped(o) else bounded(s, o)
 
 

@@ -61,13 +61,13 @@ def rsa_loss(
     return value, dx.to(compute), None if dlogits is None else dlogits.to(compute)
 
 
-def cka(x: Tensor, y: Tensor, debiased: bool, gradient: bool) -> tuple[Tensor, Tensor, Tensor]:
+def cka(x: Tensor, y: Tensor, debiased: bool, of_x: bool, of_y: bool) -> tuple[Tensor, Tensor | None, Tensor | None]:
     """The leaf op ``cka_fwd``."""
     compute = compute_dtype(x)
     x, y = x.contiguous().double(), y.contiguous().double()
     fx, fy = (v - v.mean(-2, keepdim=True) for v in (x, y))
     k, t = fx @ fx.mT, fy @ fy.mT
     value, dk = loss_pairs.alignment(k, t, debiased)
-    found = value, 2 * (dk @ fx), 2 * (loss_pairs.alignment(t, k, debiased)[1] @ fy)
-    value, dx, dy = (a.to(compute) for a in found)
-    return value, dx, dy
+    dx = (2 * (dk @ fx)).to(compute) if of_x else None
+    dy = (2 * (loss_pairs.alignment(t, k, debiased)[1] @ fy)).to(compute) if of_y else None
+    return value.to(compute), dx, dy

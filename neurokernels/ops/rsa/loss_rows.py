@@ -13,6 +13,9 @@ from torch import Tensor
 
 from neurokernels.ops.rsa.loss_leaves import Options
 
+#: Elements of what is made to be added up.
+_BLOCK = 1 << 20
+
 
 class Rows(NamedTuple):
     """Features ``f[B, N, D]``, the signs J ``[D]`` or None, and what the way back needs.
@@ -60,6 +63,25 @@ def scale_of(o: Options, width: int) -> float:
     return 1 / width if o.metric == "sqeuclidean" else 1.0
 
 
+def inner(a: Tensor, b: Tensor, signs: Tensor | None = None) -> Tensor:
+    """The products ``[B, N]`` of rows of ``a[B, N, D]`` with those of b, float64, of a block of rows at a time.
+
+    torch would make a matrix of products, and one of float64 to add them up. Its sums of float32 are pairwise.
+    """
+    step = max(1, _BLOCK // max(1, a.shape[0] * a.shape[2]))
+    parts = []
+    for i in range(0, max(a.shape[1], 1), step):
+        product = a[:, i : i + step] * b[:, i : i + step]
+        parts.append((product if signs is None else product.mul_(signs)).sum(-1).double())
+    return parts[0] if len(parts) == 1 else torch.cat(parts, 1)
+
+
+def centred(x: Tensor) -> Tensor:
+    """``x[B, N, D]`` minus its mean over patterns, taken relative to the first one: constant units become zeros."""
+    xc = x - x[:, :1]
+    return xc.sub_(xc.mean(1, keepdim=True))
+
+
 def features(x: Tensor, logits: Tensor | None, mean: Tensor | None, o: Options, dtype: torch.dtype) -> Rows:
     """The features of ``x[..., N, D]`` in a dtype, in memory of their own."""
     f = torch.empty(flat(x).shape, dtype=dtype, device=x.device).copy_(flat(x))
@@ -76,7 +98,7 @@ def features(x: Tensor, logits: Tensor | None, mean: Tensor | None, o: Options, 
             continue
         if o.metric == "correlation":
             part -= part.mean(-1, keepdim=True)
-        norms[..., k] = part.square().sum(-1, dtype=torch.float64).sqrt()
+        norms[..., k] = inner(part, part).sqrt()
         part *= factor / norms[..., k, None]
     return Rows(f, signs_of(o, f), roots, norms)
 
@@ -89,7 +111,8 @@ def gradients(
     With q_k the product of the features of layer k and their gradient, half of it is the derivative by the logarithm of
     the layer's weight; so that a weight of zero divides nothing.
     """
-    shares = [(f * d).sum(-1, dtype=torch.float64) for f, d in _parts(rows, df, o)]
+    wanted = rows.norms is not None or logits is not None
+    shares = [inner(f, d) for f, d in _parts(rows, df, o)] if wanted else []
     for k, (f, part) in enumerate(_parts(rows, df, o)):
         root = rows.roots[:, k, None, None]
         if rows.norms is None:
@@ -100,13 +123,13 @@ def gradients(
         part.mul_(root / norms).sub_(f * (along / norms))
         if o.metric == "correlation":
             part -= part.mean(-1, keepdim=True)
+    if logits is None:
+        return df.view(x.shape), None
     return df.view(x.shape), logit_gradient(torch.stack([q.sum(-1) for q in shares], -1), rows.roots, logits)
 
 
-def logit_gradient(shares: Tensor, roots: Tensor, logits: Tensor | None) -> Tensor | None:
+def logit_gradient(shares: Tensor, roots: Tensor, logits: Tensor) -> Tensor:
     """The gradient of the logits of softmax from q ``[B, layers]`` of every layer."""
-    if logits is None:
-        return None
     half = shares / 2
     out = half - roots.double().square() * half.sum(-1, keepdim=True)
     return out.to(roots.dtype).view(logits.shape)
@@ -117,13 +140,14 @@ def _parts(rows: Rows, df: Tensor, o: Options) -> list[tuple[Tensor, Tensor]]:
 
 
 def of_responses(v: Tensor, metric: str, centre: bool) -> Tensor:
-    """The features of responses ``[..., N, M]`` of one scan, differentiable; see the docstring of `rsa_loss`."""
+    """The features of responses ``[..., N, M]`` of one scan; see the docstring of `rsa_loss`."""
     if metric == "cosine" and centre:
         v = v - v.mean(-2, keepdim=True)
     if metric == "correlation":
         v = v - v.mean(-1, keepdim=True)
     if metric in ("cosine", "correlation"):
-        return v / v.double().square().sum(-1, keepdim=True).sqrt().to(v.dtype)
+        rows = flat(v)
+        return v / inner(rows, rows).sqrt().to(v.dtype).view(*v.shape[:-1], 1)
     if metric == "sqeuclidean":
         return (v - v.mean(-2, keepdim=True)) / v.shape[-1] ** 0.5
     return v

@@ -10,6 +10,7 @@ from rich.console import Console
 from torch import Tensor
 from torch.nn import functional as F
 
+from neurokernels import rdm
 from neurokernels.nn import SimilarityRegularizer
 from neurokernels.trainers.evaluation import Attacks, Images, Noise, accuracy, brightness, evenly, smallest_changes
 from neurokernels.trainers.images import augmented
@@ -78,8 +79,8 @@ class Learner(Parts):
         self.net.train()
         weights = self.regulariser.logits.softmax(0)
         centred = ((h - h.mean((0, 2, 3), keepdim=True)).flatten(1) for h in taps)
-        alike = [condensed(F.normalize(h)) for h in centred]
-        return (weights @ torch.stack(alike)).cpu()
+        unlike = [rdm(h, metric="cosine") for h in centred]
+        return 1 - (weights @ torch.stack(unlike)).cpu()
 
     def parts(self) -> dict[str, Any]:
         """See `Parts`."""

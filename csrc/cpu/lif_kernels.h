@@ -1,5 +1,8 @@
 // The recurrences of LIF over one chunk of steps and one block of neurons: plain loops over lanes, compiled for several instruction
 // sets. No fused multiply-adds (-ffp-contract=off), so that every backend and instruction set gives the same spikes.
+//
+// Each type of the state is a file of its own, lif_float.cpp and lif_double.cpp: they take a minute to compile, and so share cores.
+#pragma once
 
 #include "common/exp.h"
 #include "cpu/lif_options.h"
@@ -9,7 +12,6 @@
 #define NK_LANES_FROM(first) _Pragma("GCC ivdep") for (int l = first; l < lanes; ++l)
 
 namespace nk::lif {
-namespace {
 
 template <class T>
 NK_INLINE T magnitude(T y) {
@@ -199,7 +201,7 @@ NK_INLINE void surrogate_row(const Uniform<T>& k, const Lanes<T>& s, const T* u,
 
 // Chunks: options become types ------------------------------------------------------------------------------------------------------
 
-constexpr uint8_t kNobodyRests[kLanes] = {};
+inline constexpr uint8_t kNobodyRests[kLanes] = {};
 
 template <class T>
 NK_INLINE const uint8_t* rests_of(const Replayed<T>& r, int t) {
@@ -221,13 +223,11 @@ NK_INLINE void prefetch(const T* row, bool for_writing) {
 /// rows that stream from the L3 cache: 0.40 to 0.30 ns per update, where memcpy takes 0.23.
 template <class F, class In, class Out>
 NK_INLINE void by_strips(const In* next_in, Out* next_out, int lanes, F&& f) {
-  int first = 0;
-  for (; first + kStrip <= lanes; first += kStrip) {
-    prefetch(next_in + first, false);
-    prefetch(next_out + first, true);
-    f(first, first + kStrip);
+  for (int first = 0; first < lanes; first += kStrip) {
+    const bool whole = first + kStrip <= lanes;
+    if (whole) prefetch(next_in + first, false), prefetch(next_out + first, true);
+    f(first, whole ? first + kStrip : lanes);  // in one place: each copy of a loop is compiled for every option and instruction set
   }
-  if (first < lanes) f(first, lanes);
 }
 
 template <class T>
@@ -308,23 +308,22 @@ NK_INLINE void reverse_chunk_any(const Rule& rule, const Uniform<T>& k, Dtype dt
     using Storage = std::remove_pointer_t<decltype(type)>;
     const Rows<const Storage> inputs = x.as<const Storage>(), in = g.as<const Storage>();
     const Rows<Storage> out = dx.as<Storage>();
-    with_gradient(rule, [&](auto subtract, auto attached) __attribute__((always_inline)) {
-      with_learns(sums.any(), sums.only_decay(), [&](auto learns) __attribute__((always_inline)) {
-        with_flag(r.sigma.data == nullptr, [&](auto lorentz) __attribute__((always_inline)) {
-          for (int t = steps - 1; t >= 0; --t) {
-            const T* before = r.before;
-            if (learns.value != Learns::kNothing && t > 0) {
-              carry_row<subtract.value>(s, r.u[t - 1], carried, lanes);
-              before = carried;
-            }
-            const Storage* x_row = learns.value == Learns::kAnything ? inputs[t] : nullptr;
-            const int next = t > 0 ? t - 1 : 0;
-            by_strips(in[next], out[next], lanes, [&](int first, int last) __attribute__((always_inline)) {
-              reverse_row<subtract.value, attached.value, learns.value, lorentz.value>(k, s, r.u[t], r.sigma[t], x_row, rests_of(r, t), before,
-                                                                                       in[t], out[t], a, sums, first, last);
-            });
+    with_flag(rule.reset == Reset::kSubtract, [&](auto subtract) __attribute__((always_inline)) {
+      with_reverse(attached(rule), sums.any(), sums.only_decay(), r.sigma.data == nullptr,
+                   [&](auto through, auto learns, auto lorentz) __attribute__((always_inline)) {
+        for (int t = steps - 1; t >= 0; --t) {
+          const T* before = r.before;
+          if (learns.value != Learns::kNothing && t > 0) {
+            carry_row<subtract.value>(s, r.u[t - 1], carried, lanes);
+            before = carried;
           }
-        });
+          const Storage* x_row = learns.value == Learns::kAnything ? inputs[t] : nullptr;
+          const int next = t > 0 ? t - 1 : 0;
+          by_strips(in[next], out[next], lanes, [&](int first, int last) __attribute__((always_inline)) {
+            reverse_row<subtract.value, through.value, learns.value, lorentz.value>(k, s, r.u[t], r.sigma[t], x_row, rests_of(r, t), before,
+                                                                                    in[t], out[t], a, sums, first, last);
+          });
+        }
       });
     });
   });
@@ -350,26 +349,6 @@ NK_INLINE void surrogate_chunk_any(Shape shape, const Uniform<T>& k, const Lanes
     for (int t = 0; t < steps; ++t) surrogate_row<kind.value>(k, s, u[t], sigma[t], lanes);
   });
 }
-
-template <class Storage>
-NK_INLINE void widen_all(const void* from, int64_t stride, Rows<float> to, int steps, int lanes) {
-  for (int t = 0; t < steps; ++t) {
-    const Storage* in = static_cast<const Storage*>(from) + t * stride;
-    float* out = to[t];
-    NK_LANES out[l] = widen(in[l]);
-  }
-}
-
-template <class Storage>
-NK_INLINE void narrow_all(Rows<float> from, void* to, int64_t stride, int steps, int lanes) {
-  for (int t = 0; t < steps; ++t) {
-    const float* in = from[t];
-    Storage* out = static_cast<Storage*>(to) + t * stride;
-    NK_LANES out[l] = narrow<Storage>(in[l]);
-  }
-}
-
-}  // namespace
 
 // What is compiled once per instruction set; everything above is inlined into it.
 #define NK_VERSIONS(T)                                                                                                                           \
@@ -421,18 +400,5 @@ NK_INLINE void narrow_all(Rows<float> from, void* to, int64_t stride, int steps,
                                      Directions<T>& d, Rows<const T> dx, Rows<T> dspikes, int steps, int lanes) {                                \
     tangent_chunk_any<T>(rule, k, s, r, x, d, dx, dspikes, steps, lanes);                                                                        \
   }
-
-NK_VERSIONS(float)
-NK_VERSIONS(double)
-
-NK_MULTIVERSION void widen_rows(Dtype dtype, const void* from, int64_t from_stride, Rows<float> to, int steps, int lanes) {
-  dtype == Dtype::kBfloat16 ? widen_all<Bfloat16>(from, from_stride, to, steps, lanes)
-                            : widen_all<Float16>(from, from_stride, to, steps, lanes);
-}
-
-NK_MULTIVERSION void narrow_rows(Dtype dtype, Rows<float> from, void* to, int64_t to_stride, int steps, int lanes) {
-  dtype == Dtype::kBfloat16 ? narrow_all<Bfloat16>(from, to, to_stride, steps, lanes)
-                            : narrow_all<Float16>(from, to, to_stride, steps, lanes);
-}
 
 }  // namespace nk::lif

@@ -1,0 +1,218 @@
+"""Similarity losses: ours against the same loss in plain PyTorch, value and gradient, time and peak memory.
+
+Peak memory is that of one call in a process of its own, beyond what it has before the call.
+"""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import neurokernels as nk
+import neurokernels.ops.rsa  # enters the ops in the table of backends
+from benchmarks.spectrum_truth import PlainLevel
+from neurokernels._core import backends
+from neurokernels.bench import Absent, Row, at_most, faster
+
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+OURS = "triton" if DEVICE == "cuda" else "cpu"
+UNITS, NEURONS, EPS = 512, 300, 1e-5
+IMAGES = (1024, 4096, 16384)
+#: Plain rows hold eight N x N matrices or so.
+MOST_PLAIN = 16384
+#: Times as fast as plain PyTorch, with 4096 images.
+GOALS = {"li2019": 4.0, "pearson": 7.0, "cka": 7.0}
+MEGABYTES = 64
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+
+
+# What plain PyTorch does ----------------------------------------------------------------------------------------------
+
+
+def _unit(x: Tensor) -> Tensor:
+    return x / x.norm(dim=-1, keepdim=True)
+
+
+def _gram(v: Tensor) -> Tensor:
+    u = _unit(v - v.mean(0))
+    return u @ u.mT
+
+
+def plain_li2019(x: Tensor, t: Tensor) -> Tensor:
+    """The loss of Li et al. 2019, over the upper triangle."""
+    u = _unit(x)
+    s, n = u @ u.mT, len(x)
+
+    def odds(a: Tensor) -> Tensor:
+        return torch.log(1 + a + EPS) - torch.log(1 - a + EPS)
+
+    return (odds(s) - odds(t)).square().triu(1).sum() / (n * (n - 1) / 2)
+
+
+def plain_pearson(x: Tensor, t: Tensor) -> Tensor:
+    """1 minus the correlation over pairs, by sums over matrices whose diagonals are masked: no pair is gathered."""
+    u, n = _unit(x), len(x)
+    off = 1 - torch.eye(n, dtype=x.dtype, device=x.device)
+    pairs = n * (n - 1)
+    s, t = (u @ u.mT) * off, t * off
+    s, t = ((a - a.sum() / pairs) * off for a in (s, t))
+    return 1 - (s * t).sum() / (s.norm() * t.norm())
+
+
+def plain_cka(x: Tensor, v: Tensor) -> Tensor:
+    """1 minus linear CKA, by N x N kernels."""
+    x, v = x - x.mean(0), v - v.mean(0)
+    k, t = x @ x.mT, v @ v.mT
+    return 1 - (k * t).sum() / (k.norm() * t.norm())
+
+
+def plain_cka_of_units(x: Tensor, v: Tensor) -> Tensor:
+    """1 minus linear CKA as Kornblith et al. 2019 write it for fewer units than images: D x D matrices."""
+    x, v = x - x.mean(0), v - v.mean(0)
+    return 1 - (v.mT @ x).square().sum() / ((x.mT @ x).norm() * (v.mT @ v).norm())
+
+
+#: Of every loss: plain rows by name, and ours; of activations and a dense target or responses.
+CASES: dict[str, tuple[dict[str, Loss], Loss]] = {
+    "li2019, dense": ({"plain": plain_li2019}, lambda x, t: nk.rsa_loss(x, t)),
+    "li2019, responses": (
+        {"plain": lambda x, v: plain_li2019(x, _gram(v))}, lambda x, v: nk.rsa_loss(x, responses=v)
+    ),
+    "pearson, dense": ({"plain": plain_pearson}, lambda x, t: nk.rsa_loss(x, t, form="pearson")),
+    "pearson, responses": (
+        {"plain": lambda x, v: plain_pearson(x, _gram(v))}, lambda x, v: nk.rsa_loss(x, responses=v, form="pearson")
+    ),
+    "cka, responses": ({"plain": plain_cka, "plain, by units": plain_cka_of_units}, lambda x, v: 1 - nk.cka(x, v)),
+}  # fmt: skip
+
+
+def inputs(case: str, n: int) -> tuple[Tensor, Tensor]:
+    """Activations, and responses that share something with them, or their similarities."""
+    draw = partial(torch.randn, generator=torch.Generator().manual_seed(0))
+    x = draw(n, UNITS)
+    v = draw(n, NEURONS) + x[:, :NEURONS]
+    return x.to(DEVICE).requires_grad_(), (v if "responses" in case else _gram(v)).to(DEVICE)
+
+
+def trained(loss: Loss, x: Tensor, other: Tensor) -> tuple[Tensor, Tensor]:
+    """The loss and its gradient."""
+    value = loss(x, other)
+    return value.detach(), torch.autograd.grad(value, x)[0]
+
+
+# Memory ---------------------------------------------------------------------------------------------------------------
+
+
+def measured(case: str, name: str, n: int) -> int:
+    """Bytes at the peak of a call beyond those before it, of this process; a call of few images comes first."""
+    plain, ours = CASES[case]
+    run = partial(trained, ours if name == OURS else plain[name])
+    with nk.backend(OURS if name == OURS else "auto"):
+        x, other = inputs(case, n)
+        run(*inputs(case, 64))
+        if DEVICE == "cuda":
+            torch.cuda.reset_peak_memory_stats()
+            before = torch.cuda.memory_allocated()
+            run(x, other)
+            return torch.cuda.max_memory_allocated() - before
+        with open("/proc/self/clear_refs", "w") as clear:
+            clear.write("5")
+        before = _status("VmRSS")
+        run(x, other)
+        return _status("VmHWM") - before
+
+
+def _status(name: str) -> int:
+    with open("/proc/self/status") as status:
+        return int(next(line.split()[1] for line in status if line.startswith(name))) * 1024
+
+
+def peak(case: str, name: str, n: int) -> dict[str, float]:
+    """`measured` in a process of its own."""
+    command = [sys.executable, "-m", "benchmarks.bench_rsa_loss", case, name, str(n)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return {"peak MB": json.loads(done.stdout) / 2**20}
+
+
+# The race -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("n", IMAGES)
+def bench_rsa_loss(race: Callable[..., Any], n: int, case: str) -> None:
+    x, other = inputs(case, n)
+    plain, ours = CASES[case]
+    reason = {row.name: row.why_not(x) for row in backends.rows("rsa_loss")}[OURS]
+    rows: list[Row | Absent] = [Absent(OURS, reason)] if reason else []
+    if not reason:
+        rows.append(
+            Row(
+                OURS, partial(trained, ours), ours=True, scope=partial(nk.backend, OURS),
+                extra=partial(peak, case, OURS, n),
+            )
+        )  # fmt: skip
+    rows += [Row(name, partial(trained, loss), extra=partial(peak, case, name, n)) for name, loss in plain.items()]
+    goals = []
+    if n == 4096 and DEVICE == "cpu":
+        goals.append(faster(OURS, "plain", GOALS[case.split(",")[0]]))
+        goals.append(at_most(OURS, "peak MB", MEGABYTES))
+    race(
+        f"{case} with gradient float32 {n}x{UNITS}",
+        rows,
+        op="rsa_loss",
+        inputs=(x, other),
+        gate=PlainLevel(partial(trained, next(iter(plain.values()))), x, other, ulps=256) if n <= 4096 else None,
+        goals=goals,
+        params={"mode": case, "dtype": "float32", "shape": f"{n}x{UNITS}"},
+        rounds=(3, 20),
+    )
+
+
+@pytest.mark.parametrize("case", ["pearson, responses", "cka, responses"])
+def bench_rsa_loss_large(race: Callable[..., Any], case: str) -> None:
+    """65,536 images: no N x N matrix would fit, and none is made."""
+    x, other = inputs(case, 65536)
+    race(
+        f"{case} with gradient float32 65536x{UNITS}",
+        [Row(OURS, partial(trained, CASES[case][1]), ours=True, scope=partial(nk.backend, OURS),
+             extra=partial(peak, case, OURS, 65536))],
+        op="rsa_loss",
+        inputs=(x, other),
+        goals=[at_most(OURS, "peak MB", 600)],
+        params={"mode": case, "dtype": "float32", "shape": f"65536x{UNITS}"},
+        rounds=(2, 3),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("pairs", ["all", "disjoint"])
+def bench_rsa_loss_small(race: Callable[..., Any], pairs: str) -> None:
+    """32 images, as published: what counts is the overhead of a call."""
+    x, other = inputs("li2019, dense", 32)
+    i, j = (torch.arange(k, 32, 2) for k in (0, 1)) if pairs == "disjoint" else torch.triu_indices(32, 32, 1)
+
+    def plain(x: Tensor, t: Tensor) -> Tensor:
+        u = _unit(x)
+        s, t = (u[i] * u[j]).sum(-1), t[i, j]
+        return (torch.log((1 + s + EPS) / (1 - s + EPS)) - torch.log((1 + t + EPS) / (1 - t + EPS))).square().mean()
+
+    ours = partial(trained, lambda x, t: nk.rsa_loss(x, t, pairs=pairs))
+    race(
+        f"li2019 of {pairs} pairs with gradient float32 32x{UNITS}",
+        [Row(OURS, ours, ours=True, scope=partial(nk.backend, OURS)), Row("plain", partial(trained, plain))],
+        op="rsa_loss",
+        inputs=(x, other),
+        gate=PlainLevel(partial(trained, plain), x, other, ulps=256),
+        params={"mode": f"li2019, {pairs} pairs", "dtype": "float32", "shape": f"32x{UNITS}"},
+    )
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    print(json.dumps(measured(sys.argv[1], sys.argv[2], int(sys.argv[3]))))
