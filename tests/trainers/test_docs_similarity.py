@@ -72,7 +72,8 @@ def fragments() -> list[str]:
     v, agrees = (sum(row[name] for row in sessions) / len(sessions) for name in ("v", "agreement"))
     return [
         "0.0034 against 0.0025, shuffled 0.0030",  # the paper's
-        f"correlate by {agreement('neural', 'neural')} with those of the neurons, {agreement('none', 'neural')} without",
+        f"correlate by {agreement('neural', 'neural')} with those of the neurons, "
+        f"{agreement('none', 'neural')} without regulariser",
         f"with those of the pixels by {agreement('pixel', 'pixel')} against {agreement('none', 'pixel')}",
         f"that loss ends at {loss['shuffled']}, the neural one at {loss['neural']}",
         f"At 0.1 the plain network is right in {noise['none']} % of the cases, with neural similarities in "
