@@ -1,8 +1,9 @@
-"""Rollouts in mazes: the compiled core against plain PyTorch, batched over agents and mazes, and a loop in NumPy.
+"""Rollouts in mazes: the compiled core against plain PyTorch, EvoTorch and a loop in NumPy.
 
 Populations are evolved for some generations first: agents walk and goals are reached, or a gate would compare zeros.
-EvoTorch is not here: its vectorised evaluation steps a user's environment from Python and batches the policies by
-`torch.func.vmap`, so a row of it would be the reference, with its environment, once more.
+EvoTorch's vectorised evaluation steps a user's environment from Python and batches the policies by `torch.func.vmap`:
+its row is the reference's world with EvoTorch's policies. It is raced where it is installed; ``make test`` leaves it
+out, as Ray, which it imports, is larger than all other peers together.
 """
 
 from collections.abc import Callable
@@ -37,7 +38,7 @@ TIPPED = 0.05  # share of walks that rounding may send elsewhere in float mode
 def _population(agents: int, density: float) -> Any:
     """Agents of a few generations: some of them find goals."""
     start = nk.evolution.Population.random(min(agents, AGENTS), density=density, seed=1)
-    options = {"generations": 15, "steps": STEPS, "seed": 1}
+    options = {"generations": 25, "steps": STEPS, "seed": 1, "mode": "exact"}
     evolved = nk.evolution.evolve(start, nk.evolution.mazes(MAZES), **options).population
     return evolved[torch.arange(agents) % len(evolved)].to(DEVICE)
 
@@ -96,6 +97,19 @@ def _row(name: str, backend: str, task: Task, mode: str = "float", **options: An
     )  # fmt: skip
 
 
+def _evotorch(task: Task) -> Row | Absent:
+    try:
+        from benchmarks.evotorch_rollout import rollout
+    except ImportError as error:
+        needs = "pip install --no-deps evotorch==0.6.1; pip install cma gymnasium ray"
+        return Absent("evotorch", f"it cannot be imported: {error} ({needs})", package="evotorch")
+    call = partial(rollout, task.population, task.mazes, task.steps)
+    return Row(
+        "evotorch", lambda *_: call(), gate=partial(task.gate, "float"), extra=partial(task.rate, call),
+        package="evotorch",
+    )  # fmt: skip
+
+
 def _at_least(name: str, rate: float) -> Goal:
     def measure(rows: Any) -> float:
         if name not in rows or RATE not in rows[name].extra:
@@ -116,6 +130,7 @@ def bench_rollout(race: Callable[..., Any], density: float) -> None:
             _row(OURS, OURS, task),
             _row(f"{OURS}, exact", OURS, task, "exact"),
             _row("reference", "reference", task),
+            _evotorch(task),
         ],
         op="maze_rollout",
         inputs=(task.population.weights,),
@@ -126,8 +141,9 @@ def bench_rollout(race: Callable[..., Any], density: float) -> None:
 
 def _loop(task: Task, *_: Tensor) -> Tensor:
     """One agent and one maze after the other, as many published scripts have it."""
-    network = task.population.network
-    moves, goals = np.array([-8, 1, 8, -1]), torch.zeros(len(task.population), len(task.mazes), dtype=torch.int32)
+    network, width = task.population.network, task.mazes.size[1]
+    moves = np.array([-width, 1, width, -1])
+    goals = torch.zeros(len(task.population), len(task.mazes), dtype=torch.int32)
     walls = task.mazes.walls.flatten(1).numpy()
     for p, weights in enumerate(task.population.weights):
         first, last = (m.numpy() for m in network.matrices(weights))

@@ -6,7 +6,8 @@ Peak memory is that of one call in a process of its own, beyond what it has befo
 import json
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -19,13 +20,12 @@ import neurokernels.ops.rsa  # enters the ops in the table of backends
 from benchmarks.spectrum_truth import PlainLevel
 from neurokernels._core import backends
 from neurokernels.bench import Absent, Row, at_most, faster
+from neurokernels.ops.rsa import loss_cpu
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 OURS = "triton" if DEVICE == "cuda" else "cpu"
 UNITS, NEURONS, EPS = 512, 300, 1e-5
 IMAGES = (1024, 4096, 16384)
-#: Plain rows hold eight N x N matrices or so.
-MOST_PLAIN = 16384
 #: Times as fast as plain PyTorch, with 4096 images.
 GOALS = {"li2019": 4.0, "pearson": 7.0, "cka": 7.0}
 MEGABYTES = 64
@@ -210,6 +210,32 @@ def bench_rsa_loss_small(race: Callable[..., Any], pairs: str) -> None:
         inputs=(x, other),
         gate=PlainLevel(partial(trained, plain), x, other, ulps=256),
         params={"mode": f"li2019, {pairs} pairs", "dtype": "float32", "shape": f"32x{UNITS}"},
+    )
+
+
+@contextmanager
+def _tiles(size: int) -> Iterator[None]:
+    """Tiles of another size."""
+    before, loss_cpu.TILE = loss_cpu.TILE, size
+    try:
+        with nk.backend("cpu"):
+            yield
+    finally:
+        loss_cpu.TILE = before
+
+
+@pytest.mark.skipif(DEVICE == "cuda", reason="tiles of the CPU")
+def bench_rsa_loss_tiles(race: Callable[..., Any]) -> None:
+    """How many images a tile should have."""
+    x, other = inputs("li2019, dense", 4096)
+    run = partial(trained, CASES["li2019, dense"][1])
+    race(
+        f"li2019, dense by size of tiles with gradient float32 4096x{UNITS}",
+        [Row(f"tiles of {size}", run, ours=True, scope=partial(_tiles, size)) for size in (256, 512, 1024, 2048)],
+        op="rsa_loss",
+        inputs=(x, other),
+        params={"mode": "li2019, tiles", "dtype": "float32", "shape": f"4096x{UNITS}"},
+        rounds=(3, 20),
     )
 
 

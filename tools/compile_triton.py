@@ -34,6 +34,8 @@ import neurokernels
 from neurokernels import surrogate as surrogates
 from neurokernels._core import covariance_triton as covariance
 from neurokernels.ops.cca import triton as cca
+from neurokernels.ops.evolution import triton as evolution
+from neurokernels.ops.evolution.network import Network
 from neurokernels.ops.lif import rule as rules
 from neurokernels.ops.lif import triton as lif
 from neurokernels.ops.rsa import inference_triton as searchlight
@@ -42,7 +44,7 @@ from neurokernels.ops.rsa import triton as rdm
 from neurokernels.ops.rsa.loss_leaves import Options
 from neurokernels.ops.spectrum import triton as spectrum
 
-MODULES = (lif, spectrum, covariance, cca, rdm, similarity, searchlight)
+MODULES = (lif, spectrum, covariance, cca, rdm, similarity, searchlight, evolution)
 MANY, FEW = (64, 4096), (4, 50)
 TABLE = surrogates.tabulated([0.0, 1.0, 0.0], low=-1.0, high=1.0)
 EVERYTHING = {
@@ -158,6 +160,22 @@ def call_searchlight(
     searchlight.searchlight(empty(*shape, dtype=dtype), indices, offsets, models, metric, method)
 
 
+def call_rollout(*hidden: int, exact: bool = False, keep: bool = False, **options: Any) -> None:
+    """`neurokernels.maze_rollout` of 200 agents in 64 mazes, or going on from a state."""
+    network, agents, mazes = Network(hidden, **options), 200, 64
+    weights = empty(agents, network.edges, dtype=torch.int8 if exact else torch.float32)
+    mask, walls = empty(agents, network.edges, dtype=torch.bool), empty(mazes, 8, 8, dtype=torch.uint8)
+    places, state = empty(3, mazes, dtype=torch.int32), [empty(agents, mazes, dtype=torch.int32) for _ in range(3)]
+    state = [*state, empty(agents, mazes, network.width)] if keep else []
+    evolution.rollout(weights, mask, walls, places, state, network, 200, keep, keep)
+
+
+def call_offspring() -> None:
+    """The next generation of 200 agents."""
+    weights, mask = empty(200, 620), empty(200, 620, dtype=torch.bool)
+    evolution.offspring(weights, mask, empty(40, dtype=torch.int64), 3, 0, 0.1, 0.01, 127 / 32)
+
+
 BFLOAT16, FLOAT16, FLOAT64 = torch.bfloat16, torch.float16, torch.float64
 CASES: dict[str, Callable[[], None]] = {
     "bits": lambda: call_lif(residual="bits", surrogate="constant"),
@@ -258,6 +276,18 @@ CASES: dict[str, Callable[[], None]] = {
     "searchlight 128": lambda: call_searchlight(128),
     "searchlight 128, whitened": lambda: call_searchlight(128, method="whitened_pearson"),
     "searchlight 128, stored": lambda: call_searchlight(128, metric="poisson", method="spearman"),
+    "rollout 20": lambda: call_rollout(20),
+    "rollout 20, exact": lambda: call_rollout(20, exact=True),
+    "rollout 20, state": lambda: call_rollout(20, keep=True),
+    "rollout 20, relu": lambda: call_rollout(20, activation="relu"),
+    "rollout 20, sign": lambda: call_rollout(20, exact=True, activation="sign"),
+    "rollout 30 and 34": lambda: call_rollout(30, 34),
+    "rollout 30 and 34, exact": lambda: call_rollout(30, 34, exact=True, keep=True),
+    "rollout 8 and 8": lambda: call_rollout(8, 8),
+    "rollout 8 and 8, exact": lambda: call_rollout(8, 8, exact=True, keep=True),
+    "rollout 64": lambda: call_rollout(64),
+    "rollout 64, exact": lambda: call_rollout(64, exact=True),
+    "offspring": call_offspring,
 }  # fmt: skip
 
 # Compilation ---------------------------------------------------------------------------------------------------------

@@ -60,6 +60,8 @@ class Item {
   int64_t columns() const { return in_.columns; }
   double shift(int64_t i) const { return shift_[i]; }
   double factor(int64_t i) const { return factor_[i]; }
+  /// What was subtracted from all prepared patterns.
+  const std::vector<double>& centre() const { return centre_; }
   const S* row(int64_t i, int64_t fold = 0) const { return x_ + fold * in_.fold + i * in_.row; }
 
   /// Streams of a product's left factor, and of both factors.

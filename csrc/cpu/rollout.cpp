@@ -54,15 +54,12 @@ std::vector<uint8_t> doubled(const Mazes& mazes, int64_t cells) {
   return around;
 }
 
-/// Both columns of the integer tanh: what a segment starts with, made ready for rounding, and how it rises.
+/// The integer tanh: what each segment begins with, and in the lower half how it rises.
 struct Table {
-  float base[kKnots - 1], rise[kKnots - 1];
+  int32_t segments[kKnots - 1];
 
   explicit Table(const int32_t* knots) {
-    for (int i = 0; knots && i < kKnots - 1; ++i) {
-      base[i] = static_cast<float>(knots[i] * 512 + 512 * 32);
-      rise[i] = static_cast<float>(knots[i + 1] - knots[i]);
-    }
+    for (int i = 0; knots && i < kKnots - 1; ++i) segments[i] = knots[i] << 16 | (knots[i + 1] - knots[i]);
   }
 };
 
@@ -85,11 +82,11 @@ class Worker {
         cells_(int64_t{mazes.height} * mazes.width),
         around_(around),
         planner_(network),
-        rows_(allocated(int64_t{kInputs + network.units} * kMostLanes)),
-        fresh_(allocated(int64_t{network.units} * kMostLanes)) {
+        rows_(allocated(int64_t{kRows + network.units} * kMostLanes)),
+        fresh_(allocated(int64_t{kRows + network.units} * kMostLanes)) {
     episode_.width = mazes.width, episode_.hidden = network.units;
     episode_.steps = options.steps, episode_.forget = options.forget, episode_.activation = network.activation;
-    episode_.base = options.knots ? table.base : nullptr, episode_.rise = options.knots ? table.rise : nullptr;
+    episode_.segments = options.knots ? table.segments : nullptr;
     episode_.start = start_, episode_.goal = goal_, episode_.facing = facing_;
     episode_.position = position_, episode_.heading = heading_, episode_.motor = motor_, episode_.goals = goals_;
     episode_.rows = rows_.get(), episode_.fresh = fresh_.get();
@@ -99,7 +96,7 @@ class Worker {
   void meet(int64_t agent, bool all) {
     agent_ = agent;
     const int64_t edges = network_.first[network_.units + kCommands];
-    const bool exact = episode_.base != nullptr;
+    const bool exact = episode_.segments != nullptr;
     plan_ = planner_.plan(agents_.weights + agent * edges, agents_.mask + agent * edges, exact ? 127.0f : 1.0f, exact, all);
     episode_.plan = &plan_;
   }

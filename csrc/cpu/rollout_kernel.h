@@ -1,7 +1,8 @@
 // Whole episodes of one agent, its mazes in the lanes of one, two or four registers.
 //
 // Rows of lanes lie in memory that stays in the first cache: eight inputs, then the hidden units. A weight is loaded once for all registers
-// of its row. Layers are computed to fresh rows first, then squashed into place: a recurrent layer reads itself one step earlier.
+// of its row, and a row once for two targets that read it. Layers are computed to fresh rows first, then squashed into place: a recurrent
+// layer reads itself one step earlier.
 #pragma once
 
 #include "cpu/rollout_lanes.h"
@@ -39,46 +40,60 @@ NK_INLINE Sight sense(const Episode& e, const Walkers<R>& w, int r, int32_t one,
 }
 
 template <int R>
-NK_INLINE void add(const Edge& edge, const F* rows, F (&total)[R]) {
-  const F weight = all(edge.weight), *from = rows + int64_t{edge.row} * R;
+NK_INLINE void load(F (&to)[R], const F* rows, int32_t row) {
 #pragma GCC unroll 4
-  for (int r = 0; r < R; ++r) total[r] = fma(weight, from[r], total[r]);
+  for (int r = 0; r < R; ++r) to[r] = rows[int64_t{row} * R + r];
 }
 
-/// The sum of a bias and of weighted rows, every other one added up apart: additions that wait for each other take four cycles.
 template <int R>
-NK_INLINE void sum(float bias, const Edge* edge, const Edge* end, const F* rows, F* out) {
-  F even[R], odd[R];
+NK_INLINE void add(float weight, const F (&row)[R], F (&total)[R]) {
+  const F factor = all(weight);
 #pragma GCC unroll 4
-  for (int r = 0; r < R; ++r) even[r] = all(bias), odd[r] = F{};
-  for (; end - edge >= 2; edge += 2) add<R>(edge[0], rows, even), add<R>(edge[1], rows, odd);
-  if (edge != end) add<R>(*edge, rows, even);
-#pragma GCC unroll 4
-  for (int r = 0; r < R; ++r) out[r] = even[r] + odd[r];
+  for (int r = 0; r < R; ++r) total[r] = fma(factor, row[r], total[r]);
 }
 
-/// Hidden units of one step, layer by layer.
+/// The sums of a pair: 2 R chains of additions, as one that waits for the one before takes four cycles. The order of a target's own sum is
+/// the same whether its partner is there or not.
+template <int R>
+NK_INLINE void sum(const Pair& pair, const Edge* edges, const Edge* edge, const F* rows, F* fresh) {
+  F first[R], second[R], row[R], other[R];
+#pragma GCC unroll 4
+  for (int r = 0; r < R; ++r) first[r] = all(pair.biases[0]), second[r] = all(pair.biases[1]);
+  for (const Edge* end = edges + pair.shared; edge != end; edge += 2) {
+    load<R>(row, rows, edge[0].row);
+    add<R>(edge[0].weight, row, first), add<R>(edge[1].weight, row, second);
+  }
+  for (const Edge* end = edges + pair.zipped; edge != end; edge += 2) {
+    load<R>(row, rows, edge[0].row), load<R>(other, rows, edge[1].row);
+    add<R>(edge[0].weight, row, first), add<R>(edge[1].weight, other, second);
+  }
+  for (const Edge* end = edges + pair.end; edge != end; ++edge) load<R>(row, rows, edge->row), add<R>(edge->weight, row, first);
+  F *to = fresh + int64_t{pair.rows[0]} * R, *beside = fresh + int64_t{pair.rows[1]} * R;
+#pragma GCC unroll 4
+  for (int r = 0; r < R; ++r) to[r] = first[r], beside[r] = second[r];
+}
+
+/// Hidden units of one step, layer by layer, and the outputs, which are left in `fresh`.
 template <int R, class Squash>
 NK_INLINE void think(const Plan& plan, const Squash& squash, F* rows, F* fresh) {
-  const Edge* edge = plan.edges;
-  const Unit* unit = plan.units;
-  for (int layer = 0; layer < plan.layers; ++layer) {
-    const Unit *begin = unit, *end = plan.units + plan.layer_ends[layer];
-    for (F* out = fresh; unit != end; ++unit, out += R) {
-      sum<R>(unit->bias, edge, plan.edges + unit->end, rows, out);
-      edge = plan.edges + unit->end;
-    }
-    const F* from = fresh;
-    for (unit = begin; unit != end; ++unit, from += R)
+  int32_t pair = 0, edge = 0;
+  for (int layer = 0; layer <= plan.layers; ++layer) {
+    const int32_t begin = pair, end = layer < plan.layers ? plan.layer_ends[layer] : plan.end;
+    for (; pair != end; edge = plan.pairs[pair++].end) sum<R>(plan.pairs[pair], plan.edges, plan.edges + edge, rows, fresh);
+    if (layer == plan.layers) break;
+    for (int32_t p = begin; p != end; ++p)
+      for (int i = 0; i < plan.pairs[p].count; ++i) {
+        const int64_t at = int64_t{plan.pairs[p].rows[i]} * R;
 #pragma GCC unroll 4
-      for (int r = 0; r < R; ++r) rows[unit->row * R + r] = squash(from[r]);
+        for (int r = 0; r < R; ++r) rows[at + r] = squash(fresh[at + r]);
+      }
   }
 }
 
 /// The commands of register r, carried out.
 template <int R>
-NK_INLINE void act(const Episode& e, Walkers<R>& w, int r, Sight sight, const F (&outputs)[kCommands][R]) {
-  const F forward = outputs[0][r], left = outputs[1][r], right = outputs[2][r];
+NK_INLINE void act(const Episode& e, Walkers<R>& w, int r, Sight sight, const F* outputs) {
+  const F forward = outputs[r], left = outputs[R + r], right = outputs[2 * R + r];
   const I turns = left > forward, better = right > (turns ? left : forward);
   const I command = better ? all(2) : (turns & 1), heading = w.heading[r];
   // North and south are a row away, east and south ahead in the numbering.
@@ -94,7 +109,7 @@ NK_INLINE void act(const Episode& e, Walkers<R>& w, int r, Sight sight, const F 
 template <int R, class Squash>
 void walk(const Episode& e, const Squash& squash, float one) {
   const Plan& plan = *e.plan;
-  F *rows = reinterpret_cast<F*>(e.rows), *fresh = reinterpret_cast<F*>(e.fresh);
+  F *rows = reinterpret_cast<F*>(e.rows), *fresh = reinterpret_cast<F*>(e.fresh), *outputs = fresh + int64_t{kInputs + e.hidden} * R;
   Walkers<R> w;
   load<R>(w.position, e.position), load<R>(w.heading, e.heading), load<R>(w.motor, e.motor), load<R>(w.goals, e.goals);
   load<R>(w.start, e.start), load<R>(w.goal, e.goal), load<R>(w.facing, e.facing);
@@ -102,11 +117,8 @@ void walk(const Episode& e, const Squash& squash, float one) {
   __builtin_memcpy(&on, &one, sizeof(on));
   for (int64_t t = 0; t < e.steps; ++t) {
     Sight sight[R];
-    F outputs[kCommands][R];
     for (int r = 0; r < R; ++r) sight[r] = sense<R>(e, w, r, on, rows);
     think<R>(plan, squash, rows, fresh);
-    for (int c = 0; c < kCommands; ++c)
-      sum<R>(0.0f, plan.edges + plan.outputs[c], plan.edges + plan.outputs[c + 1], rows, outputs[c]);
     for (int r = 0; r < R; ++r) act<R>(e, w, r, sight[r], outputs);
     if (e.forget)
       for (int u = 0; u < e.hidden; ++u)
@@ -123,9 +135,9 @@ NK_INLINE void pick(const Episode& e, const Squash& squash, float one = 1.0f) {
 }
 
 void run(const Episode& e) {
-  const bool exact = e.base != nullptr;
+  const bool exact = e.segments != nullptr;
   switch (e.activation) {
-    case Activation::kTanh: return exact ? pick(e, IntegerTanh{e.base, e.rise}, 127.0f) : pick(e, Tanh{});
+    case Activation::kTanh: return exact ? pick(e, IntegerTanh{e.segments}, 127.0f) : pick(e, Tanh{});
     case Activation::kRelu: return pick(e, Relu{});
     case Activation::kSign: return exact ? pick(e, Sign{127.0f}, 127.0f) : pick(e, Sign{1.0f});
   }

@@ -35,13 +35,13 @@ NK_INLINE F fma(F a, F b, F c) {
 #endif
 }
 
-/// 1 / a within a unit in the last place or two.
-NK_INLINE F inverse(F a) {
+/// a / b within two units in the last place.
+NK_INLINE F quotient(F a, F b) {
 #if NK_REGISTER == 64
-  const F estimate = _mm512_maskz_rcp14_ps(0xffff, a);  // and one of Newton's steps: a division would take as long as all the rest
-  return fma(estimate, _mm512_fnmadd_ps(a, estimate, all(1.0f)), estimate);
+  const F estimate = _mm512_maskz_rcp14_ps(0xffff, b);  // and one of Newton's steps: a division would take as long as all the rest
+  return a * fma(estimate, _mm512_fnmadd_ps(b, estimate, all(1.0f)), estimate);
 #else
-  return 1.0f / a;
+  return a / b;
 #endif
 }
 
@@ -74,16 +74,31 @@ NK_INLINE I gather(const uint8_t* from, I place) {
 #endif
 }
 
-/// Entries of a table of 32.
-NK_INLINE F look_up(const float* table, I place) {
+/// Entries of a table of 32. Permutations: on many processors a gather takes as long as all of the integer tanh.
+NK_INLINE I look_up(const int32_t* table, I place) {
 #if NK_REGISTER == 64
-  return _mm512_permutex2var_ps(_mm512_loadu_ps(table), __m512i(place), _mm512_loadu_ps(table + 16));
+  return I(_mm512_permutex2var_epi32(_mm512_loadu_si512(table), __m512i(place), _mm512_loadu_si512(table + 16)));
 #elif NK_REGISTER == 32
-  return _mm256_i32gather_ps(table, __m256i(place), 4);
+  __m256 found[4];
+#pragma GCC unroll 4
+  for (int i = 0; i < 4; ++i) found[i] = _mm256_permutevar8x32_ps(_mm256_loadu_ps(reinterpret_cast<const float*>(table) + 8 * i), __m256i(place));
+  const __m256 odd = __m256(place << 28), upper = __m256(place << 27);  // what a blend looks at is the sign
+  return I(_mm256_blendv_ps(_mm256_blendv_ps(found[0], found[1], odd), _mm256_blendv_ps(found[2], found[3], odd), upper));
 #else
-  F result;
+  I result;
   for (int l = 0; l < kLanes; ++l) result[l] = table[place[l]];
   return result;
+#endif
+}
+
+/// The sum of the products of the upper and of the lower halves, none of which is negative.
+NK_INLINE I halves(I a, I b) {
+#if NK_REGISTER == 64
+  return I(_mm512_madd_epi16(__m512i(a), __m512i(b)));
+#elif NK_REGISTER == 32
+  return I(_mm256_madd_epi16(__m256i(a), __m256i(b)));
+#else
+  return (a >> 16) * (b >> 16) + (a & 0xffff) * (b & 0xffff);
 #endif
 }
 
@@ -101,7 +116,7 @@ struct Tanh {
     q = fma(q, y, all(0.02381558157503605f));
     p = fma(p, y, all(0.9999998807907104f));
     q = fma(q, y, all(0.4625888466835022f));
-    return x * p * inverse(fma(q, y, all(1.0f)));
+    return quotient(x * p, fma(q, y, all(1.0f)));
   }
 };
 
@@ -115,16 +130,15 @@ struct Sign {
   NK_INLINE F operator()(F x) const { return x > all(0.0f) ? all(one) : x < all(0.0f) ? all(-one) : x; }
 };
 
-/// Linear between the knots of a table, in integers: every sum and product here is below 2^24, so float32 holds it exactly.
+/// Linear between the knots of a table, in integers.
 struct IntegerTanh {
-  const float *base, *rise;
+  const int32_t* segments;
   NK_INLINE F operator()(F total) const {
-    constexpr float kLast = 512 * (kKnots - 1) - 1;
-    const F size = at_most(all(kLast), magnitude(total));
-    const I segment = __builtin_convertvector(size, I) >> 9;
-    const F rest = size - 512.0f * __builtin_convertvector(segment, F);
-    const F scaled = fma(look_up(rise, segment), rest, look_up(base, segment)) * 0x1p-15f;
-    return signed_like(__builtin_convertvector(__builtin_convertvector(scaled, I), F), total);
+    constexpr int32_t kSegment = 512, kLast = kSegment * (kKnots - 1) - 1;
+    const I size = __builtin_convertvector(at_most(all(float{kLast}), magnitude(total)), I);
+    const I rest = (size & (kSegment - 1)) | kSegment << 16;
+    const I scaled = halves(look_up(segments, size >> 9), rest) + kSegment * 32;
+    return signed_like(__builtin_convertvector(scaled >> 15, F), total);
   }
 };
 

@@ -16,25 +16,30 @@ namespace nk::rollout {
 /// Registers that one weight is broadcast to at once, and the lanes that they have at most.
 constexpr int kMostRegisters = 4, kMostLanes = kMostRegisters * 16;
 
+/// Rows beside those of hidden units: inputs before them, outputs and nobody behind.
+constexpr int kRows = kInputs + kCommands + 1;
+
 /// A connection that exists: its weight and the row that it reads.
 struct Edge {
   float weight;
   int32_t row;
 };
 
-/// A hidden unit: the row that it writes, the end of its connections, which follow those of the unit before, and what the bias, an input
-/// that is always on, adds to them.
-struct Unit {
-  int32_t row, end;
-  float bias;
+/// Two targets of one layer, which share the rows that both read, or one target and a second that is nobody. Their connections follow those
+/// of the pair before: up to `shared` both read one row, up to `zipped` each reads its own (in both parts one entry for the first and one
+/// for the second in turn), and up to `end` the first reads what it has more.
+struct Pair {
+  int32_t rows[2];  // where their sums belong
+  float biases[2];  // what the bias, an input that is always on, adds
+  int32_t count, shared, zipped, end;
 };
 
 /// What is left of a network when one agent's severed connections are gone.
 struct Plan {
   const Edge* edges;
-  const Unit* units;
-  const int32_t* layer_ends;  // of the units
-  int32_t layers, outputs[kCommands + 1];  // bounds of the outputs' connections
+  const Pair* pairs;  // those of the hidden layers, then those of the outputs
+  const int32_t* layer_ends;
+  int32_t layers, end;
 };
 
 /// One agent in as many mazes as there are lanes. Cells are numbered through the mazes of all lanes.
@@ -46,9 +51,9 @@ struct Episode {
   int64_t steps;
   bool forget;
   Activation activation;
-  const float *base, *rise;  // of the integer tanh, kKnots - 1 each; null in float mode
+  const int32_t* segments;  // of the integer tanh, kKnots - 1: how each begins, and in the lower half how it rises; null in float mode
   int32_t *position, *heading, *motor, *goals;  // [kMostLanes], changed
-  float *rows, *fresh;  // [kInputs + hidden, lanes], of which the hidden ones are the state; [hidden, lanes], scratch; aligned
+  float *rows, *fresh;  // [kRows + hidden, lanes], aligned: inputs and hidden units, which are the state; new sums, also of outputs
 };
 
 #if NK_ROLLOUT_LEVELS

@@ -68,7 +68,7 @@ NK_INLINE uint64_t ordered(double x) {
 
 /// Pairs that a sort has to exchange, by merging, which leaves `now` sorted.
 int64_t inversions(std::vector<uint32_t>& now, std::vector<uint32_t>& next, int64_t n) {
-  constexpr int64_t kShort = 16;
+  constexpr int64_t kShort = 8;
   int64_t found = 0;
   for (int64_t start = 0; start < n; start += kShort) {
     const int64_t end = std::min(start + kShort, n);
@@ -82,13 +82,16 @@ int64_t inversions(std::vector<uint32_t>& now, std::vector<uint32_t>& next, int6
   for (int64_t width = kShort; width < n; width *= 2) {
     for (int64_t start = 0; start < n; start += 2 * width) {
       const int64_t middle = std::min(start + width, n), end = std::min(start + 2 * width, n);
-      int64_t left = start, right = middle;
-      for (int64_t to = start; to < end; ++to) {
-        const bool later = right < end && (left >= middle || now[right] < now[left]);
-        next[to] = later ? now[right] : now[left];
-        found += later ? middle - left : 0;
+      const uint32_t *left = now.data() + start, *right = now.data() + middle;
+      const uint32_t *left_end = right, *right_end = now.data() + end;
+      uint32_t* to = next.data() + start;
+      while (left < left_end && right < right_end) {  // without a branch that nobody could predict
+        const bool later = *right < *left;
+        *to++ = later ? *right : *left;
+        found += -static_cast<int64_t>(later) & (left_end - left);
         right += later, left += !later;
       }
+      std::copy(right, right_end, std::copy(left, left_end, to));
     }
     std::swap(now, next);
   }

@@ -114,9 +114,8 @@ class SimilarityRegularizer(Regularizer):
             "centre": centre, "accuracy": accuracy,
         }  # fmt: skip
         self._try()
-        self.centres = self.momentum is not None and metric in (("cosine", "correlation", None)
-                                                                if not form.startswith("cka")
-                                                                else ("cosine", "correlation"))  # fmt: skip
+        directed = metric in ("cosine", "correlation") or (metric is None and not form.startswith("cka"))
+        self.centres = directed and self.momentum is not None
         count = checks.count(_OP, "layers", layers, 1)
         self.learn_weights = bool(learn_weights)
         self.means = nn.ModuleDict()

@@ -1,4 +1,4 @@
-"""`nn.SimilarityRegularizer`: one similarity of several layers, running means, hooks, state, and that it does what it is for."""
+"""`nn.SimilarityRegularizer`: one similarity of several layers, running means, hooks, state, and that it learns."""
 
 import copy
 import io
@@ -46,7 +46,7 @@ def test_called():
 
 
 def test_running_mean():
-    """0.9 of what there was, updated before it is used; evaluation uses it as it is, and no gradient goes through it."""
+    """0.9 of what there was, updated before it is used; evaluation leaves it as it is. No gradient goes through it."""
     reg, t = SimilarityRegularizer(), target()
     first, second, third = (noise(12, 6, 3, seed=s) + s for s in range(3))
     reg(first, t)

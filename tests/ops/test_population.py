@@ -5,6 +5,8 @@ import math
 
 import pytest
 import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
 
 import neurokernels as nk
 from neurokernels.ops.evolution import storage
@@ -144,6 +146,35 @@ def test_the_format_is_safetensors(tmp_path):
     assert header["weights"] == {"dtype": "F32", "shape": list(agents.weights.shape), "data_offsets": [0, 4 * count]}
     assert header["mask"] == {"dtype": "U8", "shape": list(agents.mask.shape), "data_offsets": [4 * count, 5 * count]}
     assert content[8 + size :] == agents.weights.numpy().tobytes() + agents.mask.numpy().tobytes()
+
+
+def test_the_safetensors_package_reads_it(tmp_path):
+    agents, path = saved(tmp_path)
+    found = load_file(path)
+    assert found.keys() == {"weights", "mask"}
+    assert torch.equal(found["weights"], agents.weights)
+    assert torch.equal(found["mask"], agents.mask.to(torch.uint8))
+    with safe_open(path, framework="pt") as file:
+        assert file.metadata() == storage.read(path)[1]
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(SafetensorError):
+        load_file(path)
+
+
+@pytest.mark.parametrize("agents", [1, 5])
+def test_files_of_the_safetensors_package_are_read(tmp_path, agents):
+    """It orders tensors as it likes, and pads its header as it likes."""
+    ours, path = Population.random(5, hidden=3, density=0.6, seed=4)[:agents], tmp_path / "agents.safetensors"
+    ours.save(path)
+    _, metadata = storage.read(path)
+    save_file({"mask": ours.mask.to(torch.uint8), "weights": ours.weights}, path, metadata)
+    found = Population.load(path)
+    assert torch.equal(found.weights, ours.weights)
+    assert torch.equal(found.mask, ours.mask)
+    assert (found.network, found.generation) == (ours.network, ours.generation)
+    save_file({"mask": ours.mask, "weights": ours.weights}, path, metadata)
+    with pytest.raises(ValueError, match="tensor 'mask' is of type 'BOOL', not F32 or U8"):
+        Population.load(path)
 
 
 def altered(path, change):

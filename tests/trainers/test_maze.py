@@ -2,11 +2,9 @@
 
 import json
 import math
+import os
 import re
 import signal
-import subprocess
-import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -220,33 +218,32 @@ def test_a_broken_checkpoint_is_named(tmp_path: Path):
         lineage.restore()
 
 
-def test_a_sweep_that_is_stopped_goes_on_to_the_same_bits(swept: Path, tmp_path: Path):
-    longer = ["--generations", "4000", "--every", "4000", "--checkpoint-seconds", "0.01"]
-    arguments = [*ASKED, *longer, "--sparse", "--noises", "--l1s", "--out", str(tmp_path), "--resume"]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "neurokernels", "train", "maze", *arguments],
-        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
-    )  # fmt: skip
-    try:
-        deadline = time.monotonic() + 240
-        while not list(tmp_path.glob(f"*/{POPULATION}")):
-            assert process.poll() is None, process.stderr
-            assert time.monotonic() < deadline
-            time.sleep(0.002)
-        process.send_signal(signal.SIGTERM)
-        _, said = process.communicate(timeout=120)
-    finally:
-        process.kill()
-        process.wait()
-    assert process.returncode == 128 + signal.SIGTERM
-    assert "the same command with --resume goes on from there" in said.decode()
-    (stopped,) = (path.parent for path in tmp_path.glob(f"*/{POPULATION}"))
-    before, short = (rows(out / NAMES[0] / "metrics.jsonl") for out in (tmp_path, swept))
-    assert 0 < len(before) < 4000
-    assert [row["mean_fitness"] for row in before[:6]] == [row["mean_fitness"] for row in short[: len(before)]]
-    lineage = Lineage(replace(TINY, generations=4000, every=4000), Run("none", 0, 0), RunFolder(stopped))
-    assert lineage.restore()
-    assert lineage.step()["generation"] == len(before) + 1
+def test_a_sweep_that_is_stopped_goes_on_to_the_same_bits(
+    swept: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    """The signal comes to this process, in the fourth generation of the second population."""
+    asked = ["--seeds", "0", "--sparse", "--noises", "--l1s", "--out", str(tmp_path)]
+    step = Lineage.step
+
+    def signalled(self: Lineage) -> dict[str, object]:
+        row = step(self)
+        if (self.run.arm, row["generation"]) == ("severance", 4):
+            os.kill(os.getpid(), signal.SIGTERM)
+        return row
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Lineage, "step", signalled)
+        assert run(*asked) == 128 + signal.SIGTERM
+    said = capsys.readouterr().err
+    assert "stopped in generation 4 of 6; the same command with --resume goes on from there" in said
+    assert sorted(path.parent.name for path in tmp_path.glob("*/result.json")) == NAMES[:1]
+    assert Population.load(tmp_path / NAMES[1] / POPULATION).generation == 4
+    assert run(*asked, "--resume") == 0
+    assert "1 of 2 networks are finished already" in capsys.readouterr().out
+    for name in NAMES[:2]:
+        assert rows(tmp_path / name / "metrics.jsonl") == rows(swept / name / "metrics.jsonl")
+        for file in (POPULATION, BEST):
+            assert (tmp_path / name / file).read_bytes() == (swept / name / file).read_bytes()
 
 
 def test_several_processes_reach_the_same_numbers_and_arms_can_be_added(
@@ -312,6 +309,28 @@ def test_arms_are_compared_seed_by_seed():
     assert math.isnan(paired([0.5, 0.5]).p)
 
 
+def test_severed_arms_are_compared_together():
+    """Means of the severed arms within each seed, against none: seeds that an arm lacks are left out."""
+    plain, weak, strong = [1.0, 2.5, 3.0], [1.4, 2.6, 3.9], [1.2, 3.0, 3.3]
+    found = [
+        made(arm, amount, seed, value)
+        for arm, amount, values in (("none", 0, plain), ("severance", 0.1, weak), ("severance", 0.2, strong))
+        for seed, value in enumerate(values)
+    ]
+    found += [made("none", 0, 3, 0.0), made("severance", 0.1, 3, 9.0), made("sparse", 0.1, 0, 99.0)]
+    means = [(a + b) / 2 for a, b in zip(weak, strong, strict=True)]
+
+    def goals(row: dict[str, float]) -> float:
+        return row["goals_train"]
+
+    difference = Results(found, Population.random(1)).severed_together(goals)
+    due = stats.ttest_rel(means, plain)
+    assert difference is not None
+    assert (difference.mean, difference.p, difference.seeds) == pytest.approx((0.4, due.pvalue, 3))
+    assert Results(found[3:], Population.random(1)).severed_together(goals) is None
+    assert Results(found[:3], Population.random(1)).severed_together(goals) is None
+
+
 def test_the_summary_names_the_differences(swept: Path, tmp_path: Path):
     results = Results(
         [json.loads(line) for line in (swept / "results.jsonl").read_text().splitlines()], Population.random(1)
@@ -323,9 +342,9 @@ def test_the_summary_names_the_differences(swept: Path, tmp_path: Path):
         ends["severance", seed]["solved_5"] = ends["none", seed]["solved_5"] + (1, -1)[seed]
     summarise(results, RunFolder(tmp_path), Console(quiet=True))
     said = (tmp_path / "summary.md").read_text()
-    assert "- goals, 5 x 5: more than none at severance 0.2, less at –\n" in said
-    assert "- goals, 3 x 3: more than none at severance –, less at 0.2\n" in said
-    assert "- solved, 5 x 5 (points): more than none at severance –, less at –\n" in said
+    assert "- goals, 5 x 5: more than none at severance 0.2, less at –; mean of all severed arms +1.00 [" in said
+    assert "- goals, 3 x 3: more than none at severance –, less at 0.2; mean of all severed arms -1.00 [" in said
+    assert "- solved, 5 x 5 (points): more than none at severance –, less at –; mean of all severed arms +0.0 [" in said
     assert re.search(r"\| severance 0.2 \| 2 \|.* \| \+1.00 \[\+0.99, \+1.01\], p = 0.00", said)
 
 

@@ -1,7 +1,7 @@
 """Tensors in a file, in the safetensors format: eight bytes of length, a JSON header, and the bytes of the tensors.
 
-The format has no code in it and nothing to execute, unlike a pickle. Files can be opened by the safetensors package;
-what is needed here is less than that package, and needs no dependency.
+The format has no code in it and nothing to execute, unlike a pickle. The safetensors package reads these files, and its
+own are read here: a test has both. The core depends on torch alone, and this is all of the format that it needs.
 
 Source: https://github.com/huggingface/safetensors, "Format".
 """

@@ -13,7 +13,7 @@ from neurokernels.ops.evolution.reference import lineage
 from neurokernels.ops.evolution.triton_kernels import Mazes, State, offspring_kernel, rollout_kernel
 from neurokernels.ops.evolution.triton_limits import MOST_UNITS
 
-_BLOCK = 1024
+_EDGES = 1024  # connections of a program of the offspring kernel
 
 
 def _power(size: int, low: int, high: int) -> int:
@@ -56,7 +56,8 @@ def rollout(
     matrices, layer = _dense(weights, mask, network)
     knots = torch.tensor(fixed.KNOTS, dtype=torch.int32, device=walls.device)
     least = 32 if exact else 16  # of the inner sizes of a product
-    block, units = _power(mazes, 16, 64), _power(network.width, least, MOST_UNITS)
+    layers, units = len(network.hidden), _power(network.width, least, MOST_UNITS)
+    block = _power(mazes, 16, 64 if layers == 1 or exact else 32)  # with more layers, more is kept at a time
     around = (walls | walls << 4).contiguous()
     none = [None] * 4
     before, after = State(*(state or none)), State(*(kept if keep else none))
@@ -65,7 +66,7 @@ def rollout(
             inputs_ptr=matrices[0], hidden_ptr=matrices[1], outputs_ptr=matrices[2], layer_ptr=layer, knots=knots,
             goals_ptr=goals, mazes=Mazes(around, places.contiguous(), mazes, height * width, width), before=before,
             after=after, units=network.width, steps=steps, FORGET=forget, ACTIVATION=network.activation, EXACT=exact,
-            LAYERS=len(network.hidden), UNITS=units, INPUTS=least, OUTPUTS=16, MAZES=block,
+            LAYERS=layers, UNITS=units, INPUTS=least, OUTPUTS=16, MAZES=block,
             num_warps=4 if units <= 32 else 8, enable_fp_fusion=True,  # Triton's own default depends on its version
         )  # fmt: skip
     return goals, *kept
@@ -79,12 +80,12 @@ def offspring(
     agents, edges = weights.shape
     fresh, exists = torch.empty_like(weights), torch.empty_like(mask)
     with on_device(weights):
-        offspring_kernel[(agents, -(-edges // _BLOCK))](
+        offspring_kernel[(agents, -(-edges // _EDGES))](
             weights_ptr=weights.contiguous(), mask_ptr=mask.contiguous().view(torch.int8),
             family_ptr=lineage(parents, agents, generation, seed), new_weights_ptr=fresh,
             new_mask_ptr=exists.view(torch.int8), edges=edges, kept=len(parents), generation=generation, seed=seed,
             severance=threshold(severance), mutation=mutation, limit=limit, MUTATION=int(Stream.MUTATION),
-            SEVERANCE=int(Stream.SEVERANCE), BLOCK=_BLOCK, num_warps=4,
+            SEVERANCE=int(Stream.SEVERANCE), EDGES=_EDGES, num_warps=4,
             enable_fp_fusion=False,  # a child is the same bits everywhere
         )  # fmt: skip
     return fresh, exists

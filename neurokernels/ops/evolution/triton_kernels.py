@@ -140,14 +140,13 @@ def rollout_kernel(
         sides = tl.load(around + position).to(tl.int32) >> heading
         there, free = position == goal, (sides & 1) == 0
         seen = sensed(sides[None, :], there[None, :], motor[None, :], source[:, None], one)
-        for k in tl.static_range(LAYERS):
-            total = product(from_hidden, hidden, EXACT)
-            if k == 0:
-                total += product(from_inputs, seen, EXACT)
+        given = product(from_inputs, seen, EXACT)  # rows of later layers are zero
+        for k in tl.range(LAYERS):  # in a loop: unrolled, two layers would spill
+            total = product(from_hidden, hidden, EXACT) + given
             fresh = squash(total, knots, ACTIVATION, EXACT).to(hidden.dtype)
             hidden = tl.where((layer == k)[:, None], fresh, hidden)
-        given = product(to_outputs, hidden, EXACT)
-        forward, left, right = picked(given, gives, 0), picked(given, gives, 1), picked(given, gives, 2)
+        said = product(to_outputs, hidden, EXACT)
+        forward, left, right = picked(said, gives, 0), picked(said, gives, 1), picked(said, gives, 2)
         turns = left > forward
         command = tl.where(right > tl.where(turns, left, forward), 2, turns.to(tl.int32))
         goals += there.to(tl.int32)
@@ -183,10 +182,10 @@ def parts(word):
 def offspring_kernel(
     weights_ptr, mask_ptr, family_ptr, new_weights_ptr, new_mask_ptr, edges, kept, generation, seed: tl.int64,
     severance: tl.int64, mutation: tl.float32, limit: tl.float32, MUTATION: tl.constexpr, SEVERANCE: tl.constexpr,
-    BLOCK: tl.constexpr,
+    EDGES: tl.constexpr,
 ):  # fmt: skip
     """A block of one agent's connections: a parent's as they are, or a child's."""
-    agent, edge = tl.program_id(0), tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    agent, edge = tl.program_id(0), tl.program_id(1) * EDGES + tl.arange(0, EDGES)
     here, parent = edge < edges, tl.load(family_ptr + agent)
     weight = tl.load(weights_ptr + parent * edges + edge, mask=here, other=0.0)
     exists = tl.load(mask_ptr + parent * edges + edge, mask=here, other=0) != 0

@@ -19,6 +19,9 @@ from neurokernels.ops.rsa.loss_rows import Rows, flat
 #: Images of a tile: its similarities stay in the cache of several cores, and its products are large enough for BLAS.
 TILE = 1024
 
+#: Up to so many images are one tile, half of whose similarities are computed twice.
+WHOLE = 512
+
 
 def rsa_loss(
     x: Tensor, logits: Tensor | None, mean: Tensor | None, target: Tensor, o: Options, gradient: bool
@@ -59,7 +62,7 @@ def _features(x: Tensor, logits: Tensor | None, mean: Tensor | None, o: Options)
     f = x.new_empty((items, n, d), dtype=compute)
     native.fresh(f)
     norms = f.new_empty((items, n, len(o.widths)))
-    roots = loss_rows.weights_of(logits, items, len(o.widths), f).sqrt().to(compute)
+    roots = loss_rows.roots_of(logits, items, len(o.widths), f)
     if mean is not None:
         mean = flat(mean, 1)
         mean = mean if mean.stride(-1) == 1 or d == 1 else mean.contiguous()
@@ -99,7 +102,7 @@ class _Target(NamedTuple):
 def _log_odds(f: Tensor, target: Tensor, o: Options, gradient: bool) -> tuple[Tensor, Tensor | None]:
     """The loss ``[B]`` of unit features, float64, and their gradient."""
     items, n, _ = f.shape
-    if n <= TILE:
+    if n <= min(WHOLE, TILE):
         s = torch.bmm(f, f.mT)
         t = torch.bmm(target, target.mT) if o.kind == "features" else target
         sums = _core(s, t, (0, 0), True, n, o, gradient)
@@ -108,7 +111,7 @@ def _log_odds(f: Tensor, target: Tensor, o: Options, gradient: bool) -> tuple[Te
     df = f.new_empty(f.shape) if gradient else None
     if df is not None:
         native.fresh(df)
-    count = -(-n // TILE)
+    count = max(-(-n // TILE), 3)
     edges = [slice(n * k // count, n * (k + 1) // count) for k in range(count)]
     most = (-(-n // count)) ** 2
     room, other = f.new_empty(most), f.new_empty(most if o.kind == "features" else 0)

@@ -58,8 +58,7 @@ def _loss(
     with full_precision(x):
         kernels = backends.select("rsa_loss", backend, x).kernels()
         value, dx, dlogits = kernels.rsa_loss(x, logits, mean, target, o, gradient)
-    none = value.new_empty(0)
-    return value, none if dx is None else dx, value.new_empty(0) if dlogits is None else dlogits
+    return value, value.new_empty(0) if dx is None else dx, value.new_empty(0) if dlogits is None else dlogits
 
 
 def _loss_fake(x: Tensor, logits: Tensor | None, *rest: Any) -> tuple[Tensor, Tensor, Tensor]:

@@ -40,11 +40,11 @@ def is_unit(o: Options) -> bool:
     return o.metric in ("cosine", "correlation")
 
 
-def weights_of(logits: Tensor | None, items: int, layers: int, like: Tensor) -> Tensor:
-    """The weights of layers ``[B, layers]``, float64: softmax of their logits, or alike."""
+def roots_of(logits: Tensor | None, items: int, layers: int, like: Tensor) -> Tensor:
+    """The roots of the weights of layers ``[B, layers]``: softmax of their logits, or alike."""
     if logits is None:
-        return torch.full((items, layers), 1 / layers, dtype=torch.float64, device=like.device)
-    return flat(logits, 1).double().softmax(-1)
+        return like.new_full((items, layers), layers**-0.5)
+    return flat(logits, 1).double().softmax(-1).sqrt().to(like.dtype)
 
 
 def signs_of(o: Options, like: Tensor) -> Tensor | None:
@@ -87,7 +87,7 @@ def features(x: Tensor, logits: Tensor | None, mean: Tensor | None, o: Options, 
     f = torch.empty(flat(x).shape, dtype=dtype, device=x.device).copy_(flat(x))
     if mean is not None:
         f -= flat(mean, 1)[:, None, :].to(dtype)
-    roots = weights_of(logits, len(f), len(o.widths), f).sqrt().to(dtype)
+    roots = roots_of(logits, len(f), len(o.widths), f)
     norms = f.new_empty((*f.shape[:2], len(o.widths))) if is_unit(o) else None
     for k, part in enumerate(f.split(o.widths, -1)):
         factor = roots[:, k, None, None]

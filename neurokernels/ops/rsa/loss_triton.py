@@ -89,5 +89,5 @@ def log_odds(f: Tensor, target: Tensor, o: Options, gradient: bool) -> tuple[Ten
 def cka(x: Tensor, y: Tensor, debiased: bool, of_x: bool, of_y: bool) -> tuple[Tensor, Tensor | None, Tensor | None]:
     """The leaf op ``cka_fwd``."""
     compute = compute_dtype(x)
-    fx, fy = (loss_rows.centred(flat(v).to(compute)) for v in (x, y))
+    fx, fy = (loss_rows.centred(flat(v.contiguous()).to(compute)) for v in (x, y))
     return loss_closed.finished_cka(loss_closed.cka(fx, fy, debiased, of_x, of_y), x, y)

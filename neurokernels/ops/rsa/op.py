@@ -89,7 +89,7 @@ class _DistancesTangent(FirstOrderOnly):
 
 
 class _Whitened(Function):
-    """``(x, precision)`` to whitened patterns and the Cholesky factor; derivatives hold where turning changes nothing."""
+    """``(x, precision)`` to whitened patterns and the Cholesky factor; derivatives hold for what turning leaves."""
 
     @staticmethod
     def forward(x: Any, precision: Any) -> Any:

@@ -77,7 +77,8 @@ def rdm(x: Tensor, metric: str, condensed: bool) -> Tensor:
     items, n, m = a.shape
     double = out.dtype == torch.float64
     shared = {
-        "sizes": _sizes(a, b), "out": out, "n": n, "scale": scale, "ROOT": metric == "euclidean", "SQUARE": not condensed
+        "sizes": _sizes(a, b), "out": out, "n": n, "scale": scale, "ROOT": metric == "euclidean",
+        "SQUARE": not condensed,
     }  # fmt: skip
     tile = 16 if n <= 16 else 32 if n <= 32 or double else 64
     count, tiles = _upper(n, tile)

@@ -2,7 +2,7 @@
 
 With C the contrasts of all pairs, dissimilarities have the covariance V = (C S C')^2, squared element by element, for
 patterns of covariance S (Diedrichsen et al. 2020). For every G with ``G_ii + G_jj - 2 G_ij = d_ij`` the smallest
-``tr(S^-1 G S^-1 G)`` is ``d' V^-1 d / 2``; the G that has it is ``-Q D Q' / 2`` with
+``tr(S^-1 G S^-1 G)`` is ``d' V^-1 d``, to a factor; the G that has it is ``-Q D Q' / 2`` with
 ``Q = I - 1 1' S^-1 / (1' S^-1 1)``. So ``d' V^-1 e = tr(P D P E) / 2`` with ``P = S^-1 Q``, and
 ``V^-1 d`` are the pairs of ``P D P``, all of it to a factor that cosines do not see.
 """

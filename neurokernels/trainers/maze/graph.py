@@ -79,7 +79,7 @@ def network_picture(agent: Population, title: str) -> Figure:
     some = f"{len(graph.weight)} of {agent.network.edges} connections are left"
     way = f"{int(graph.useful.sum())} of them on a way from a sensor to a command (the others are faint)"
     figure.suptitle(
-        f"{title}\n{some}, {way}\nblue: positive, red: negative; width: size", fontsize=8.5, x=0.01, ha="left"
+        f"{title}\n{some}, {way}\nblue: positive, orange: negative; width: size", fontsize=8.5, x=0.01, ha="left"
     )
     return figure
 
@@ -107,7 +107,7 @@ def draw(ax: Axes, graph: Graph, *, names: bool = True) -> PathCollection:
                 ax.text(
                     x + 0.13 * side, y, graph.units[unit], ha="right" if side < 0 else "left", va="center", fontsize=8
                 )
-    ax.set(xlim=(-0.95, 3.75) if names else (-0.2, 3.2), ylim=(-1.15, 1.15))
+    ax.set(xlim=(-1.15, 3.75) if names else (-0.2, 3.2), ylim=(-1.15, 1.15))
     ax.set_axis_off()
     return units
 

@@ -9,6 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 from rich.console import Console
 
@@ -21,11 +22,12 @@ from neurokernels.trainers.maze.paths import Walk, animation, path_picture
 from neurokernels.trainers.maze.results import Group, Results, collect, shown
 from neurokernels.trainers.maze.summary import summarise
 from neurokernels.trainers.pictures import COLOURS, STYLE, png
-from neurokernels.trainers.results import spread
 from neurokernels.trainers.run import RunFolder
 
 _CONTROLS = {"sparse": (COLOURS[3], "s"), "noise": (COLOURS[0], "^"), "l1": (COLOURS[5], "v")}
+_HANDS = (("left", "--"), ("right", ":"))
 _PANELS = 3
+_STEP = 1.22  # from one arm that keeps all connections to the next, as they are drawn
 
 
 def report(out: Path, console: Console) -> list[Path]:
@@ -72,27 +74,29 @@ def _unseen(row: Row, size: int) -> Mazes:
 
 def draw(results: Results) -> Figure:
     """Evolution above; below, unseen mazes against the connections that are left."""
-    figure = Figure(figsize=(10, 6.6), dpi=150, layout="constrained")
+    figure = Figure(figsize=(10, 7.2), dpi=150, layout="constrained")
     seeds = len(results.seeds)
     title = f"Gerum-style evolution in mazes: {results.title}, {seeds} seed{'s' if seeds > 1 else ''}"
     figure.suptitle(title, fontsize=10.5, x=0.01, ha="left")
-    upper, lower = figure.subfigures(2, 1, squeeze=False, height_ratios=(1, 1.1)).ravel()
+    upper, lower = figure.subfigures(2, 1, squeeze=False, height_ratios=(1, 1.15)).ravel()
     severed = [group for group in results.groups() if group.arm in ("none", "severance")]
     others = [group for group in results.groups() if group.arm != "severance"]
     fitness, controls, kept = upper.subplots(1, 3)
-    _curves(fitness, results, severed, "goals_train")
-    fitness.set(title="training mazes", ylabel="goals per maze")
-    _curves(controls, results, others, "goals_train")
-    controls.set(title="training mazes, controls", ylabel="goals per maze", ylim=fitness.get_ylim())
-    _curves(kept, results, severed, "mean_kept")
+    for ax, groups, title in ((fitness, severed, "training mazes"), (controls, others, "training mazes, controls")):
+        _curves(ax, results, groups, "goals_train", ("none",))
+        ax.set(title=title, ylabel="goals per maze, mean over seeds")
+    bottom, top = zip(fitness.get_ylim(), controls.get_ylim(), strict=True)
+    for ax in (fitness, controls):
+        ax.set_ylim(min(bottom), max(top))
+    _curves(kept, results, severed, "mean_kept", ("none", "severance"))
     kept.set(title="connections kept", ylabel="share, mean of the population", yscale="log")
     _plain(kept.yaxis)
-    for ax in (controls, kept):
-        ax.legend(loc="best", ncols=2, fontsize=7, handlelength=1.2)
     panels = lower.subplots(1, len(results.sizes), squeeze=False).ravel()
     for ax, size in zip(panels, results.sizes, strict=True):
         _generalisation(ax, results, size)
-    panels[0].legend(loc="best", fontsize=7)
+    handles = [_handle(results, group) for group in results.groups()]
+    hands = [Line2D([], [], color="0.55", ls=line, lw=1, label=f"wall follower, {hand}") for hand, line in _HANDS]
+    figure.legend(handles=handles + hands, loc="outside lower center", ncols=6, fontsize=7.5, handlelength=2.2)
     return figure
 
 
@@ -103,45 +107,66 @@ def _plain(axis: Axis) -> None:
     axis.set_minor_locator(NullLocator())
 
 
-def _style(results: Results, group: Group) -> tuple[Any, str]:
-    """Colour and line of an arm: severance by its probability, controls by kind, the second amount of one dashed."""
+def _style(results: Results, group: Group) -> tuple[Any, str, Any]:
+    """Colour, line and face of an arm: severance by its probability, controls by kind, the second amount hollow."""
     amounts = [g.amount for g in results.groups() if g.arm == group.arm]
     at = amounts.index(group.amount)
     if group.arm == "none":
-        return "black", "-"
+        return "black", "-", "black"
     if group.arm == "severance":
-        return matplotlib.colormaps["viridis"](0.92 * (1 - at / max(len(amounts) - 1, 1))), "-"
-    return _CONTROLS[group.arm][0], ("-", "--", ":", "-.")[at % 4]
+        colour = matplotlib.colormaps["viridis"](0.92 * (1 - at / max(len(amounts) - 1, 1)))
+        return colour, "-", colour
+    colour = _CONTROLS[group.arm][0]
+    return colour, ("-", "--", ":", "-.")[at % 4], "white" if at % 2 else colour
 
 
-def _curves(ax: Axes, results: Results, groups: Sequence[Group], column: str) -> None:
-    """Mean over seeds along the generations, with a band of one standard deviation."""
+def _marker(results: Results, group: Group) -> dict[str, Any]:
+    """How a mean is drawn."""
+    colour, _, face = _style(results, group)
+    edge = "white" if face is colour or face == colour else colour
+    return {"marker": _CONTROLS.get(group.arm, ("", "o"))[1], "ms": 6, "mfc": face, "mec": edge, "mew": 0.7}
+
+
+def _handle(results: Results, group: Group) -> Line2D:
+    colour, line, _ = _style(results, group)
+    return Line2D([], [], color=colour, ls=line, label=group.label, **_marker(results, group))
+
+
+def _curves(ax: Axes, results: Results, groups: Sequence[Group], column: str, banded: Sequence[str]) -> None:
+    """Mean over seeds along the generations; for some arms with a band from the least to the largest seed."""
     for group in groups:
-        colour, line = _style(results, group)
+        colour, line, _ = _style(results, group)
         x = group.rows[0]["curves"]["generation"]
-        values = [spread(some) for some in zip(*(row["curves"][column] for row in group.rows), strict=True)]
-        mean, sd = np.array([v.mean for v in values]), np.array([v.sd for v in values])
-        ax.plot(x, mean, line, color=colour, label=group.label, zorder=3 if group.arm == "none" else 2)
-        ax.fill_between(x, np.maximum(mean - sd, 0), mean + sd, color=colour, alpha=0.08, lw=0)
+        values = np.array([row["curves"][column] for row in group.rows])
+        ax.plot(x, values.mean(0), line, color=colour, zorder=3 if group.arm == "none" else 2)
+        if group.arm in banded:
+            ax.fill_between(x, values.min(0), values.max(0), color=colour, alpha=0.12, lw=0)
     ax.set(xlabel="generation", xlim=(0, None))
 
 
 def _generalisation(ax: Axes, results: Results, size: int) -> None:
-    """Goals in unseen mazes against the connections that are left: each seed, and means with 95 % intervals."""
-    for (hand, follower), line in zip(results.wall_followers.items(), ("--", ":"), strict=True):
-        ax.axhline(follower[f"goals_{size}"], color="0.55", ls=line, lw=1, label=f"wall follower, {hand} hand")
+    """Goals in unseen mazes against the connections that are left: each seed, and means with 95 % intervals.
+
+    Arms that keep all connections stand side by side.
+    """
+    for hand, line in _HANDS:
+        ax.axhline(results.wall_followers[hand][f"goals_{size}"], color="0.55", ls=line, lw=1)
+    right = 100.0
     for group in results.groups():
-        colour, _ = _style(results, group)
-        marker = _CONTROLS.get(group.arm, ("", "o"))[1]
-        kept, goals_ = 100 * np.array(group.values("kept")), np.array(group.values(f"goals_{size}"))
-        ax.plot(kept, goals_, marker, color=colour, ms=2.5, alpha=0.45, mew=0)
+        colour, _, _ = _style(results, group)
+        style = _marker(results, group)
+        kept, goals = 100 * np.array(group.values("kept")), np.array(group.values(f"goals_{size}"))
+        if kept.min() == 100:
+            kept, right = np.full_like(kept, right), right * _STEP
+        ax.plot(kept, goals, style["marker"], color=colour, ms=2.5, alpha=0.45, mew=0)
         mean = results.interval(group, f"goals_{size}")
         ax.errorbar(
-            float(kept.mean()), mean.mean, mean.high - mean.mean, fmt=marker, color=colour, ms=6, elinewidth=1.1,
-            label=group.label if group.arm in ("none", *_CONTROLS) else None, zorder=4, mec="white", mew=0.5,
-        )  # fmt: skip
+            float(kept.mean()), mean.mean, mean.high - mean.mean, color=colour, elinewidth=1.1, zorder=4, **style
+        )
+    ax.axvspan(100 / _STEP**0.5, right / _STEP**0.5, color="0.94", zorder=0)
     ax.set(
-        title=f"unseen mazes, {size} x {size}", xlabel="connections kept (%)", ylabel="goals per maze", xscale="log",
-        ylim=(0, None),
+        title=f"unseen mazes, {size} x {size}", xlabel="connections kept (%); grey: all", ylabel="goals per maze",
+        xscale="log", xlim=(None, right), ylim=(0, None),
     )  # fmt: skip
     _plain(ax.xaxis)
+    ax.set_xticks([tick for tick in ax.get_xticks() if ax.get_xlim()[0] <= tick <= 100])

@@ -129,6 +129,16 @@ class Results:
         pairs = [(measure(row["result"]), plain[row["seed"]]) for row in group.rows if row["seed"] in plain]
         return paired([a - b for a, b in pairs]) if len(pairs) > 1 and group.arm != "none" else None
 
+    def severed_together(self, measure: Callable[[Row], float]) -> Difference | None:
+        """The mean of all severed arms beside none, over the seeds that all of them have; None without two of them."""
+        groups = [group for group in self.groups() if group.arm in ("none", "severance")]
+        arms = [{row["seed"]: measure(row["result"]) for row in group.rows} for group in groups]
+        seeds = set.intersection(*(set(arm) for arm in arms)) if arms else set()
+        if len(seeds) < 2 or len(arms) < 2 or groups[0].arm != "none":
+            return None
+        plain, *severed = arms
+        return paired([sum(arm[seed] for arm in severed) / len(severed) - plain[seed] for seed in sorted(seeds)])
+
 
 def paired(differences: list[float]) -> Difference:
     """Mean, confidence interval and t-test of at least two differences."""

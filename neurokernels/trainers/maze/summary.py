@@ -86,7 +86,10 @@ def _findings(results: Results) -> Iterator[str]:
             better, worse = (
                 [f"{g.amount:g}" for g, d, p in severed if p < ALPHA and sign * d.mean > 0] for sign in (1, -1)
             )
-            yield f"{name}: more than none at severance {', '.join(better) or '–'}, less at {', '.join(worse) or '–'}"
+            line = f"{name}: more than none at severance {', '.join(better) or '–'}, less at {', '.join(worse) or '–'}"
+            together = results.severed_together(measure)
+            digits = 1 if "points" in name else 2
+            yield line + (f"; mean of all severed arms {_cell(together, together.p, digits)}" if together else "")
     kept = [100 * share for group in results.groups() for share in group.values("kept") if group.arm == "severance"]
     if kept:
         yield f"connections that severed agents kept: {min(kept):.1f} to {max(kept):.1f} %"
