@@ -119,6 +119,8 @@ def test_what_the_text_says_in_words_holds():
         sign = 1 if (better, worse) in V4.compared else -1
         pair = (better, worse) if sign > 0 else (worse, better)
         assert all(sign * value > 0 for value in of_seed[*pair, "pgd_0.016"])
+    fgsm = [metric for metric in V4.metrics if metric.startswith("fgsm")]
+    assert all(abs(V4.difference("neural", "none", metric).mean) < 2 for metric in fgsm)
     middle = [V4.accuracy(arm, "noise_0.05").mean for arm in ("none", "neural", "pixel")]
     assert max(middle) - min(middle) < 3
     least = [V4.ends(arm, "least").mean for arm in ("shuffled", "none", "neural", "pixel")]
