@@ -24,9 +24,9 @@ _SMALL: dict[str, Any] = {
 }  # fmt: skip
 #: A demonstration: all arms, two epochs on a part of the images, and weaker attacks.
 _QUICK: dict[str, Any] = _SMALL | {
-    "seeds": (0,), "images": 5000, "epochs": 2, "stimuli": 600, "neurons": 100, "model_epochs": 8,
-    "noise_samples": 1000, "attack_samples": 300, "fgsm": (0.008, 0.016), "pgd": (0.008,), "pgd_steps": 10,
-    "pgd_step_size": 0.2, "least_steps": 30,
+    "seeds": (0,), "images": 3000, "epochs": 2, "stimuli": 400, "neurons": 100, "model_epochs": 6,
+    "noise_samples": 500, "attack_samples": 150, "fgsm": (0.008, 0.016), "pgd": (0.008,), "pgd_steps": 5,
+    "pgd_step_size": 0.4, "least_steps": 20,
 }  # fmt: skip
 #: Digits are neither mirrored nor shifted by half their width.
 _DIGITS: dict[str, Any] = {"data": "digits", "images": None, "stimuli": 400, "augment": False}
@@ -36,7 +36,7 @@ def parse(arguments: Sequence[str]) -> Settings:
     """Settings from the command line; presets and ``--data digits`` change the defaults of what is not given."""
     default = Settings()
     if "--quick" in arguments:
-        default = replace(default, jobs=min(2, torch.get_num_threads()), **_QUICK)
+        default = replace(default, **_QUICK)  # one process: others would spend their time loading
     elif "small" in arguments or "--network=small" in arguments:
         default = replace(default, **_SMALL)
     if "digits" in arguments or "--data=digits" in arguments:
