@@ -8,5 +8,6 @@ TRAINERS = {
     "spiking": "neurokernels.trainers.spiking.command",
     "spectral": "neurokernels.trainers.spectral.command",
     "dcca": "neurokernels.trainers.dcca.command",
+    "similarity": "neurokernels.trainers.similarity.command",
     "maze": "neurokernels.trainers.maze.command",
 }

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import torch
 from foolbox.attacks import FGSM, LinfPGD
+from foolbox.attacks.fast_minimum_norm import LInfFMNAttack
 from foolbox.models.pytorch import PyTorchModel
 from torch import Tensor, nn
 
@@ -86,6 +87,55 @@ class Attacks:
         return {name: count / len(images) for name, count in hits.items()}
 
 
+def smallest_changes(net: nn.Module, images: Tensor, labels: Tensor, steps: int) -> Tensor:
+    """How far, at most, a pixel must change for an answer to become wrong: ``[N]``, as a part of its range.
+
+    Found by the fast minimum-norm attack (Pintor et al. 2021); 0 where the answer is wrong already, 1, which is the
+    whole range, where the attack finds nothing.
+
+    Args:
+        net: As in `Attacks`.
+        images: ``[N, C, H, W]`` in [0, 1].
+        labels: ``[N]``.
+        steps: Of the attack.
+    """
+    attack, found = LInfFMNAttack(steps=steps), []
+    with _still(net):
+        target = PyTorchModel(net, bounds=(0, 1), device=images.device)
+        for some, answers in zip(images.split(BATCH), labels.split(BATCH), strict=True):
+            changed, _, fooled = attack(target, some, answers, epsilons=None)
+            distance = (changed - some).abs().flatten(1).amax(1)
+            wrong = predictions(net, some) != answers
+            found.append(distance.where(fooled, 1).where(~wrong, 0))
+    return torch.cat(found)
+
+
+class Noise:
+    """Accuracy on images with Gaussian noise, the same for every network, clamped to the range that an image has.
+
+    Args:
+        sizes: Standard deviations of the noise.
+        images: uint8 ``[N, C, H, W]``.
+        labels: ``[N]``.
+    """
+
+    def __init__(self, sizes: Sequence[float], images: Tensor, labels: Tensor) -> None:
+        self.sizes, self.images, self.labels = tuple(sizes), images, labels
+
+    def __call__(self, net: nn.Module) -> dict[str, float]:
+        """``noise_0.1`` and so on."""
+        hits = {f"noise_{size:g}": 0 for size in self.sizes}
+        generator = torch.Generator().manual_seed(0)
+        for some, answers in zip(self.images.split(BATCH), self.labels.split(BATCH), strict=True):
+            x = brightness(some)
+            least, most = x.amin((1, 2, 3), keepdim=True), x.amax((1, 2, 3), keepdim=True)
+            drawn = torch.randn(x.shape, generator=generator).to(x.device)
+            for size in self.sizes:
+                noisy = (x + size * drawn).clamp(least, most)
+                hits[f"noise_{size:g}"] += int((predictions(net, noisy) == answers).sum())
+        return {name: count / len(self.images) for name, count in hits.items()}
+
+
 @contextmanager
 def _still(net: nn.Module) -> Iterator[None]:
     """Evaluation mode, and no gradients of parameters: attacks need those of the images alone."""
@@ -101,8 +151,12 @@ def _still(net: nn.Module) -> Iterator[None]:
 
 @torch.no_grad()
 def predictions(net: nn.Module, images: Tensor) -> Tensor:
-    """The class that each of the uint8 images ``[N, C, H, W]`` is taken for, ``[N]``."""
-    return torch.cat([net(brightness(some)).argmax(1) for some in images.split(BATCH)])
+    """The class that each of the images ``[N, C, H, W]``, uint8 or in [0, 1], is taken for, ``[N]``."""
+    training = net.training
+    net.eval()
+    found = [net(brightness(some)).argmax(1) for some in images.split(BATCH)]
+    net.train(training)
+    return torch.cat(found)
 
 
 def accuracy(net: nn.Module, images: Tensor, labels: Tensor) -> float:
@@ -116,5 +170,5 @@ def share(hits: Tensor) -> float:
 
 
 def brightness(images: Tensor) -> Tensor:
-    """Pixels in [0, 1] of uint8 images."""
-    return images.float().div_(255)
+    """Pixels in [0, 1] of uint8 images; others have them already."""
+    return images.float().div_(255) if images.dtype == torch.uint8 else images

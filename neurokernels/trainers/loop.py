@@ -32,6 +32,23 @@ class Interrupted(Exception):
         self.number = number
 
 
+class Parts:
+    """Something whose state is that of its parts: a base of what learns."""
+
+    def parts(self) -> dict[str, Any]:
+        """Everything that training changes, by name; each has ``state_dict`` and ``load_state_dict``."""
+        return {}
+
+    def state_dict(self) -> dict[str, Any]:
+        """The states of all parts."""
+        return {name: part.state_dict() for name, part in self.parts().items()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """The inverse of `state_dict`."""
+        for name, part in self.parts().items():
+            part.load_state_dict(state[name])
+
+
 class Loop:
     """Epochs of shuffled batches.
 

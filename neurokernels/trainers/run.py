@@ -94,15 +94,15 @@ class RunFolder:
         """Writes ``metrics.jsonl``: one JSON object per line."""
         self.write("metrics.jsonl", "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows).encode())
 
-    def save(self, checkpoint: Mapping[str, Any]) -> None:
-        """Writes the checkpoint: tensors, numbers, texts, and dicts and lists of them."""
+    def save(self, checkpoint: Mapping[str, Any], name: str = "checkpoint.pt") -> None:
+        """Writes a checkpoint: tensors, numbers, texts, and dicts and lists of them."""
         buffer = io.BytesIO()
         torch.save(dict(checkpoint), buffer)
-        self.write("checkpoint.pt", buffer.getvalue())
+        self.write(name, buffer.getvalue())
 
-    def load(self) -> dict[str, Any] | None:
-        """The checkpoint, on the CPU; None where there is none yet."""
-        path = self.path / "checkpoint.pt"
+    def load(self, name: str = "checkpoint.pt") -> dict[str, Any] | None:
+        """What `save` wrote, on the CPU; None where there is none yet."""
+        path = self.path / name
         if not path.exists():
             return None
         try:

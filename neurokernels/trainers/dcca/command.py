@@ -10,7 +10,7 @@ from rich.console import Console
 
 from neurokernels import backend, dcca_loss, explain
 from neurokernels.bench.clocks import torch_threads
-from neurokernels.data import DataError, Dataset, load
+from neurokernels.data import load
 from neurokernels.trainers import options
 from neurokernels.trainers.dcca.network import BLOCKS
 from neurokernels.trainers.dcca.report import report
@@ -55,7 +55,8 @@ def main(arguments: Sequence[str]) -> int:
     settings, console = parse(arguments), Console()
     _check(settings)
     device = options.device(settings.device)
-    settings, data = _data(replace(settings, device=str(device)), console)
+    settings = replace(settings, device=str(device))
+    settings, data = options.data_or_digits(load, settings, console, "cifar10", epochs=8 * settings.epochs, **_DIGITS)
     out = settings.out or options.new_folder(f"dcca-{settings.network}", settings.data)
     probe = torch.eye(4, 2, device=device)
     with backend(settings.backend), torch_threads(settings.threads):
@@ -79,17 +80,13 @@ def _check(settings: Settings) -> None:
     )  # fmt: skip
     options.positive(settings, "learning_rate", "vicreg_strength", "pgd_step_size")
     options.common(settings)
-    for name in ("mix", "momentum", "dropout", "held_out"):
-        value = getattr(settings, name)
-        if not (0 <= value < 1 and (value or name not in ("mix", "held_out"))):
-            ends = "(0, 1)" if name in ("mix", "held_out") else "[0, 1)"
-            raise RunError(f"--{name.replace('_', '-')} must be in {ends}, got {value}")
+    options.shares(settings, "mix", "held_out")
+    options.shares(settings, "momentum", "dropout", zero=True)
+    options.different(settings, "arms")
     if not 0 <= settings.weight_decay < float("inf"):
         raise RunError(f"--weight-decay must be from 0 on, got {settings.weight_decay}")
     if settings.pairs < 2:
         raise RunError(f"--pairs must be at least 2, got {settings.pairs}")
-    if not settings.arms or len(set(settings.arms)) < len(settings.arms):
-        raise RunError(f"--arms must be different ones, got {' '.join(settings.arms) or 'none'}")
     if settings.hidden and min(settings.hidden) < 1:
         raise RunError(f"--hidden must be sizes from 1 on, got {' '.join(map(str, settings.hidden))}")
     options.radii(settings, "fgsm", "pgd")
@@ -98,14 +95,3 @@ def _check(settings: Settings) -> None:
         raise RunError(f"--block must be one of {known} for --network {settings.network}, got {settings.block}")
     if settings.sessions and settings.responses is None:
         raise RunError("--sessions needs --responses, the folder of the recordings")
-
-
-def _data(settings: Settings, console: Console) -> tuple[Settings, Dataset]:
-    try:
-        return settings, load(settings.data, settings.data_root)
-    except DataError as why:
-        if not settings.quick or settings.data != "cifar10":
-            raise
-        console.print(str(why), markup=False)
-        console.print("[bold]CIFAR-10 cannot be had, so this run learns scikit-learn's small digits instead.[/bold]")
-        return replace(settings, epochs=8 * settings.epochs, **_DIGITS), load("digits")

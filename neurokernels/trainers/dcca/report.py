@@ -11,13 +11,13 @@ from matplotlib.ticker import MaxNLocator
 from rich.console import Console
 
 from neurokernels.trainers.dcca.results import Results, collect
-from neurokernels.trainers.dcca.settings import ARMS, Arm
+from neurokernels.trainers.dcca.settings import ARMS
 from neurokernels.trainers.dcca.summary import named, summarise
 from neurokernels.trainers.pictures import COLOURS, STYLE, png
 from neurokernels.trainers.results import Spread
 from neurokernels.trainers.run import RunFolder
 
-_COLOUR = dict(zip(ARMS, ("0.35", "0.65", COLOURS[1], COLOURS[2], COLOURS[0], COLOURS[3]), strict=True))
+_COLOUR: dict[str, str] = dict(zip(ARMS, ("0.35", "0.65", COLOURS[1], COLOURS[2], COLOURS[0], COLOURS[3]), strict=True))
 _PARTS = {"train": "training stimuli", "held_out": "held-out stimuli"}
 
 
@@ -45,7 +45,7 @@ def draw(results: Results) -> bytes:
         return png(figure)
 
 
-def _band(ax: Axes, x: Sequence[float], values: Sequence[Spread], arm: Arm, *, dashed: bool = False) -> None:
+def _band(ax: Axes, x: Sequence[float], values: Sequence[Spread], arm: str, *, dashed: bool = False) -> None:
     """A mean with a band of one standard deviation."""
     mean, sd = np.array([v.mean for v in values]), np.array([v.sd for v in values])
     ax.plot(x, mean, "--" if dashed else "-", color=_COLOUR[arm], label=None if dashed else arm)

@@ -1,14 +1,12 @@
 """The results of a sweep: one line per network, and what the tables and pictures make of them."""
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from neurokernels.trainers.dcca.settings import ARMS, Arm
-from neurokernels.trainers.loop import Row
-from neurokernels.trainers.results import Spread, finished, read_lines, spread, write_lines
-from neurokernels.trainers.run import RunFolder
+from neurokernels.trainers.arms import Arms, collected
+from neurokernels.trainers.dcca.settings import ARMS
+from neurokernels.trainers.results import Spread, spread
 
 #: Comparisons of two arms of the same seed: with nothing, with the factor on the cross-entropy alone, which all
 #: regularised networks have, and with each other.
@@ -34,60 +32,23 @@ class Curve(NamedTuple):
     values: list[Spread]
 
 
-@dataclass(frozen=True)
-class Results:
-    """A finished sweep, or part of one.
+class Results(Arms):
+    """A finished sweep, or part of one, whose rows have ``correlations`` too."""
 
-    Attributes:
-        rows: A result per network: its settings, ``result``, ``trajectory`` and ``correlations``.
-    """
-
-    rows: list[Row]
+    order = ARMS
+    compared = PAIRS
 
     @property
     def title(self) -> str:
         """What was trained."""
         first = self.rows[0]
-        whose = "a synthetic V1 population" if first["population"] == "gabor" else f"recordings {first['population']}"
-        learned = f"{first['images']:,} images of {first['data']}" if first["images"] else first["data"]
-        return f"{first['network']} on {learned}, {first['epochs']} epochs, {whose}, block {first['block']}"
-
-    @property
-    def arms(self) -> list[Arm]:
-        """Those with results, in the order of the tables."""
-        return [arm for arm in ARMS if self.of(arm)]
+        return f"{first['network']} on {self.learned}, {first['epochs']} epochs, {self.whose}, block {first['block']}"
 
     @property
     def metrics(self) -> list[str]:
         """Accuracies that every network has: clean, super-class, then attacks by their sizes."""
         names = [f"{attack}_{size:g}" for attack in ("fgsm", "pgd") for size in sorted(self.rows[0][attack])]
         return [name for name in ("clean", "super", *names) if all(name in row["result"] for row in self.rows)]
-
-    def of(self, arm: str) -> list[Row]:
-        """The networks of an arm by seed."""
-        return [row for row in self.rows if row["arm"] == arm]
-
-    def accuracy(self, arm: str, metric: str) -> Spread:
-        """In per cent, over seeds."""
-        return spread(100 * row["result"][metric] for row in self.of(arm))
-
-    def differences(self, arm: str, other: str, metric: str) -> list[float]:
-        """In points, of each seed that both arms have."""
-        ends = [{row["seed"]: row["result"][metric] for row in self.of(name)} for name in (arm, other)]
-        return [100 * (ends[0][seed] - ends[1][seed]) for seed in self.shared(arm, other)]
-
-    def difference(self, arm: str, other: str, metric: str) -> Spread:
-        """In points, over these seeds."""
-        return spread(self.differences(arm, other, metric))
-
-    def shared(self, arm: str, other: str) -> list[int]:
-        """The seeds that two arms share."""
-        seeds = [{row["seed"] for row in self.of(name)} for name in (arm, other)]
-        return sorted(seeds[0] & seeds[1])
-
-    def pairs(self) -> Iterator[tuple[str, str]]:
-        """The comparisons that can be made."""
-        return (pair for pair in PAIRS if self.shared(*pair))
 
     def dimensions(self, arm: str, part: str) -> list[Spread]:
         """Every canonical correlation at the end of training, over seeds and sessions; none for arms without."""
@@ -109,16 +70,5 @@ class Results:
 
 
 def collect(out: Path) -> Results:
-    """The results of all finished networks in a folder, from theirs or, where they are not kept, from its own file.
-
-    Writes ``results.jsonl``.
-
-    Raises:
-        RunError: It holds no results, or files that cannot be read or written.
-    """
-    rows = finished(out)
-    if not rows:
-        return Results(read_lines(out, "results.jsonl"))
-    rows.sort(key=lambda row: (ARMS.index(row["arm"]), row["seed"]))
-    write_lines(RunFolder(out), "results.jsonl", rows)
-    return Results(rows)
+    """The results of all finished networks in a folder; see `neurokernels.trainers.arms.collected`."""
+    return Results(collected(out, ARMS))

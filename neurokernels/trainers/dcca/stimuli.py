@@ -17,11 +17,11 @@ from neurokernels.data import (
 )  # fmt: skip
 from neurokernels.trainers.dcca.settings import Run, Settings
 from neurokernels.trainers.evaluation import Images, evenly
+from neurokernels.trainers.images import coloured, set_apart, some
 from neurokernels.trainers.run import RunError
 
 _SEED = 0  # of the synthetic population, which is the same in every run as a recording is
 _SHUFFLE = 1 << 32  # seeds apart from those of the split
-_LUMINANCE = (0.299, 0.587, 0.114)  # of red, green and blue (ITU-R BT.601)
 
 
 @dataclass(frozen=True)
@@ -68,36 +68,14 @@ def prepare(settings: Settings, data: Dataset | None = None) -> Material:
     if settings.responses is not None:
         found = recordings(settings.responses, settings.sessions or None, size=side)
     else:  # also where no arm needs them: the images that are left are the same for every arm
-        data, seen = _set_apart(data, settings.stimuli)
+        data, seen = set_apart(data, settings.stimuli)
         found = [gabor_population(seen, settings.neurons, seed=_SEED)]
     if settings.images is not None:
-        data = _some(data, evenly(settings.images, len(data.train_images)))
+        data = some(data, evenly(settings.images, len(data.train_images)))
     images = Images(data, torch.device(settings.device))
     superclass = torch.tensor(data.superclass, device=images.device) if data.superclass else None
     channels = images.shape[0]
-    return Material(images, superclass, [replace(r, images=_coloured(r.images, channels)) for r in found])
-
-
-def _set_apart(data: Dataset, count: int) -> tuple[Dataset, Tensor]:
-    """The data set without some training images, and these as ``[count, C, H, W]``."""
-    chosen = torch.zeros(len(data.train_images), dtype=torch.bool)
-    chosen[evenly(count, len(chosen))] = True
-    seen = data.train_images[chosen]
-    return _some(data, ~chosen), seen if seen.ndim == 4 else seen.unsqueeze(1)
-
-
-def _some(data: Dataset, chosen: Tensor) -> Dataset:
-    return replace(data, train_images=data.train_images[chosen], train_labels=data.train_labels[chosen])
-
-
-def _coloured(images: Tensor, channels: int) -> Tensor:
-    """Images with as many channels as the network has."""
-    if images.shape[1] == channels:
-        return images
-    if channels == 1:
-        weights = torch.tensor(_LUMINANCE).view(3, 1, 1)
-        return (images * weights).sum(1, keepdim=True).round().to(torch.uint8)
-    return images.expand(-1, channels, -1, -1).contiguous()
+    return Material(images, superclass, [replace(r, images=coloured(r.images, channels)) for r in found])
 
 
 def session(recording: Recording, run: Run, settings: Settings) -> Session:

@@ -16,16 +16,16 @@ from neurokernels.trainers.dcca.network import Areas, build
 from neurokernels.trainers.dcca.settings import Run, Settings
 from neurokernels.trainers.dcca.stimuli import Material, Session, session
 from neurokernels.trainers.evaluation import Attacks, Images, brightness, evenly, predictions, share
-from neurokernels.trainers.loop import Loop, Row
+from neurokernels.trainers.images import augmented
+from neurokernels.trainers.loop import Loop, Parts, Row
 from neurokernels.trainers.results import result
 from neurokernels.trainers.run import RunFolder
 
-_SHIFT = 2  # pixels to each side
 #: By evaluated epoch: ``train`` and ``held_out``, each a list of correlations per session.
 Correlations = dict[str, dict[str, list[list[float]]]]
 
 
-class Learner:
+class Learner(Parts):
     """A network, a regulariser for each session if there are any, and the optimiser of all of them."""
 
     def __init__(
@@ -72,17 +72,9 @@ class Learner:
         loss: Tensor = regulariser(h, source.responses[chosen])
         return loss
 
-    def _parts(self) -> dict[str, Any]:
+    def parts(self) -> dict[str, Any]:
+        """See `Parts`."""
         return {"net": self.net, "regularisers": self.regularisers, "optimiser": self.optimiser, "rate": self.rate}
-
-    def state_dict(self) -> dict[str, Any]:
-        """Everything that training changes."""
-        return {name: part.state_dict() for name, part in self._parts().items()}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """The inverse of `state_dict`."""
-        for name, part in self._parts().items():
-            part.load_state_dict(state[name])
 
 
 def _regulariser(net: Areas, settings: Settings, run: Run, seen: Session) -> DCCARegularizer:
@@ -94,19 +86,6 @@ def _regulariser(net: Areas, settings: Settings, run: Run, seen: Session) -> DCC
         strength=settings.vicreg_strength if run.loss == "vicreg" else 1.0,
     )  # fmt: skip
     return regulariser.to(seen.stimuli.device)
-
-
-def augmented(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Images ``[B, C, H, W]``, each shifted by up to 2 pixels into its mirrored edge, and half of them flipped."""
-    count, _, height, width = images.shape
-    padded = F.pad(images, (_SHIFT,) * 4, mode="reflect")
-    down, right = torch.randint(0, 2 * _SHIFT + 1, (2, count, 1), generator=generator)
-    flipped = torch.rand(count, 1, generator=generator) < 0.5
-    across = torch.arange(width)
-    columns = (right + torch.where(flipped, across.flip(0), across)).to(images.device)
-    rows = (down + torch.arange(height)).to(images.device)
-    each = torch.arange(count, device=images.device)
-    return padded[each[:, None, None], :, rows[:, :, None], columns[:, None, :]].movedim(-1, 1)
 
 
 class Examiner:

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from neurokernels import backend, covariance_spectrum, explain
 from neurokernels.bench.clocks import torch_threads
-from neurokernels.data import DataError, Dataset, load
+from neurokernels.data import load
 from neurokernels.trainers import options
 from neurokernels.trainers.run import RunError
 from neurokernels.trainers.spectral.network import SMALLEST
@@ -50,7 +50,9 @@ def main(arguments: Sequence[str]) -> int:
     settings, console = parse(arguments), Console()
     _check(settings)
     device = options.device(settings.device)
-    settings, data = _data(replace(settings, device=str(device)), console)
+    settings = replace(settings, device=str(device))
+    fewer: dict[str, Any] = {"epochs": 6 * settings.epochs, "every": 6} | _DIGITS
+    settings, data = options.data_or_digits(load, settings, console, "mnist", **fewer)
     out = settings.out or options.new_folder(f"spectral-{settings.network}", settings.data)
     probe = torch.zeros(3, 2, device=device)
     with backend(settings.backend), torch_threads(settings.threads):
@@ -76,14 +78,3 @@ def _check(settings: Settings) -> None:
     options.radii(settings, "fgsm", "pgd")
     if settings.network == "conv" and settings.data == "digits":
         raise RunError(f"--network conv needs images of at least {SMALLEST} pixels a side, got the digits' 8")
-
-
-def _data(settings: Settings, console: Console) -> tuple[Settings, Dataset]:
-    try:
-        return settings, load(settings.data, settings.data_root)
-    except DataError as why:
-        if not settings.quick or settings.data != "mnist":
-            raise
-        console.print(str(why), markup=False)
-        console.print("[bold]MNIST cannot be had, so this run learns scikit-learn's small digits instead.[/bold]")
-        return replace(settings, epochs=6 * settings.epochs, every=6, **_DIGITS), load("digits")

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from neurokernels.nn import SpectralRegularizer
 from neurokernels.trainers.evaluation import Attacks, Images, accuracy, brightness, evenly
-from neurokernels.trainers.loop import Loop, Row
+from neurokernels.trainers.loop import Loop, Parts, Row
 from neurokernels.trainers.results import result
 from neurokernels.trainers.run import RunFolder
 from neurokernels.trainers.spectral.evaluation import eigenspectrum, exponent
@@ -23,7 +23,7 @@ from neurokernels.trainers.spectral.settings import Run, Settings
 SHOWN = 200
 
 
-class Learner:
+class Learner(Parts):
     """A network with its optimiser and its regulariser, if it has one."""
 
     def __init__(self, net: Classifier, settings: Settings, run: Run) -> None:
@@ -51,18 +51,10 @@ class Learner:
         self.optimiser.step()
         return seen
 
-    def _parts(self) -> dict[str, Any]:
+    def parts(self) -> dict[str, Any]:
+        """See `Parts`."""
         parts = {"net": self.net, "optimiser": self.optimiser}
         return parts if self.regulariser is None else parts | {"regulariser": self.regulariser}
-
-    def state_dict(self) -> dict[str, Any]:
-        """Everything that training changes."""
-        return {name: part.state_dict() for name, part in self._parts().items()}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """The inverse of `state_dict`."""
-        for name, part in self._parts().items():
-            part.load_state_dict(state[name])
 
 
 class Examiner:

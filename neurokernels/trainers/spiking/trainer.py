@@ -11,7 +11,7 @@ from torch import Tensor
 
 from neurokernels.data import Dataset
 from neurokernels.encoders import Events, poisson_events
-from neurokernels.trainers.loop import Loop, Row
+from neurokernels.trainers.loop import Loop, Parts, Row
 from neurokernels.trainers.run import RunFolder
 from neurokernels.trainers.spiking.network import SpikingNet, loss_and_hits
 from neurokernels.trainers.spiking.settings import Settings
@@ -19,7 +19,7 @@ from neurokernels.trainers.spiking.settings import Settings
 _WHAT = ("loss", "accuracy")
 
 
-class Learner:
+class Learner(Parts):
     """A network with its optimiser and learning-rate schedule."""
 
     def __init__(self, net: SpikingNet, settings: Settings) -> None:
@@ -39,17 +39,9 @@ class Learner:
         self.optimiser.step()
         return loss.detach(), hits
 
-    def _parts(self) -> dict[str, Any]:
+    def parts(self) -> dict[str, Any]:
+        """See `Parts`."""
         return {"net": self.net, "optimiser": self.optimiser, "schedule": self.schedule}
-
-    def state_dict(self) -> dict[str, Any]:
-        """Everything that training changes."""
-        return {name: part.state_dict() for name, part in self._parts().items()}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """The inverse of `state_dict`."""
-        for name, part in self._parts().items():
-            part.load_state_dict(state[name])
 
 
 @dataclass
