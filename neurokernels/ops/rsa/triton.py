@@ -113,8 +113,8 @@ def rdm_backward(g: Tensor, x: Tensor, d: Tensor, metric: str, condensed: bool) 
     )  # fmt: skip
     if root:
         _launch(
-            close_gradient_kernel, (items * _cdiv(n, 16), _cdiv(m, 32)), x, 4,
-            **shared, y=_flat(first), blocks=_cdiv(n, 16), ROWS=16, COLUMNS=32,
+            close_gradient_kernel, (items * _cdiv(n, 16), _cdiv(m, 16)), x, 4,
+            **shared, y=_flat(first), blocks=_cdiv(n, 16), ROWS=16, COLUMNS=16,
         )  # fmt: skip
     return x.new_empty(x.shape).copy_(_pulled(out, x, metric, scale))
 
