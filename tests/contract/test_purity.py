@@ -10,6 +10,8 @@ from tests.contract.entries import OPS
 from tests.contract.harness import cotangents, few, forced, identical, leaf_calls, leaves
 from tests.poison import Filled
 
+ONE_IF_SLOW = True
+
 
 def test_poison_works():
     """Otherwise every test of this folder would be weaker than it says."""
