@@ -1,7 +1,7 @@
 """Every promise is asked of every op, every sample and every backend: a test names which of the three it wants.
 
-A module with ``THIN = True`` tests what does not depend on the kernels: not every pair of sample and backend is run. One
-with ``ONE_IF_SLOW = True`` runs interpreted kernels with the sample alone in which everything is differentiable.
+A module with ``THIN = True`` tests what does not depend on the kernels: not every pair of sample and backend is run.
+One with ``ONE_IF_SLOW = True`` runs interpreted kernels with the sample in which everything is differentiable alone.
 """
 
 from collections.abc import Iterator
