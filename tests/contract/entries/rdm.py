@@ -95,7 +95,7 @@ RDM = Op(
             ("folds", "integers", "0.0"),
         ),
     ),
-    large=(2, 150, 300),
+    large=(2, 60, 90),  # no more than torch, which makes samples of it, does on one thread: see forked.py
     mixes=True,
     tangent_kernels=0,
     odd=(33, 7, 9, 65),
