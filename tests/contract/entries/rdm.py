@@ -98,5 +98,6 @@ RDM = Op(
     large=(2, 60, 90),  # no more than torch, which makes samples of it, does on one thread: see forked.py
     mixes=True,
     tangent_kernels=0,
+    leans=True,
     odd=(33, 7, 9, 65),
 )
