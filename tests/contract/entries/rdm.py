@@ -27,7 +27,7 @@ def _with_folds(function: Any) -> Any:
         if not isinstance(x, Tensor) or x.ndim < 2 or "folds" in arguments:
             pass
         elif metric == "crossnobis":
-            x = torch.stack((x, x + x.flip(-1).square() / 8, x + x.flip(-2) / 8), -3)  # in a forked child: see below
+            x = torch.stack((x, x + x.flip(-1).square() / 8, x + x.flip(-2) / 8), -3)
         elif metric == "correlation":
             x = torch.cat((x, -x, torch.ones_like(x[..., :1])), -1)
         return (function(x, metric=metric, **arguments),)
@@ -95,7 +95,8 @@ RDM = Op(
             ("folds", "integers", "0.0"),
         ),
     ),
-    large=(2, 100, 54),  # torch makes samples of it on one thread, as it must in a forked child, and the core on several
+    # In a forked child torch has one thread to make samples of it, and so must not want more; the core does.
+    large=(2, 100, 54),
     mixes=True,
     tangent_kernels=0,
     odd=(33, 7, 9, 65),
