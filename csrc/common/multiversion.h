@@ -4,9 +4,13 @@
 // body is compiled again: whatever its loops call must be NK_INLINE, or the call lands in baseline code.
 #pragma once
 
-#include <cstdint>  // defines __GLIBC__ where that is the C library
+#include "common/integers.h"  // defines __GLIBC__ where that is the C library
 
+#ifdef __CUDACC__
+#define NK_INLINE inline __device__ __forceinline__
+#else
 #define NK_INLINE inline __attribute__((always_inline))
+#endif
 
 // Sanitisers are not ready yet when the loader runs the resolvers; musl has no resolvers; Clang takes no clones of templates.
 #if defined(__x86_64__) && defined(__GLIBC__) && !defined(__clang__) && __GNUC__ >= 12 && !defined(__SANITIZE_ADDRESS__)

@@ -2,8 +2,7 @@
 // depends on these alone, so it is the same whichever thread makes it. neurokernels/ops/evolution/philox.py is the same in torch.
 #pragma once
 
-#include <cstdint>
-
+#include "common/integers.h"
 #include "common/multiversion.h"
 
 namespace nk::philox {

@@ -40,12 +40,14 @@ class Backend:
         devices: Device types that it serves; empty means every one.
         refuse: Says in a sentence why it cannot run a call with a tensor like this one, or returns None.
         module: The module with the kernels, imported at first use.
+        yields: Says why ``auto`` passes over it where it could run, for example because a later row is faster; or None.
     """
 
     name: str
     devices: tuple[str, ...]
     refuse: Callable[[torch.Tensor], str | None]
     module: str
+    yields: Callable[[torch.Tensor], str | None] = lambda x: None
 
     def why_not(self, x: torch.Tensor) -> str | None:
         """The reason why this row cannot run a call on ``x``, or None."""
@@ -123,13 +125,17 @@ def select(op: str, name: str, x: torch.Tensor) -> Backend:
     for row in table:
         if name in ("auto", row.name):
             reason = row.why_not(x)
-            if reason is None:
+            if reason is None and (name != "auto" or row.yields(x) is None):
                 _note(op, name, row, x)
                 return row
             if name != "auto":
                 raise BackendError(f"{op}: backend {name!r} was asked for and cannot run: {reason}")
     if name != "auto":
         raise BackendError(f"{op}: backend {name!r} was asked for and {op} has no such kernel; it has {_listed(table)}")
+    for row in table:  # one that yields runs where no other can
+        if row.why_not(x) is None:
+            _note(op, name, row, x)
+            return row
     raise BackendError(f"{op}: no backend can run this call: {'; '.join(f'{r.name}: {r.why_not(x)}' for r in table)}")
 
 
@@ -174,10 +180,19 @@ def explain(op: str, x: Any = None, *_: Any, **__: Any) -> str:
     table, name = rows(op), requested()
     x = torch.empty(0) if x is None else x if isinstance(x, torch.Tensor) else torch.as_tensor(x)
     reasons = {row.name: row.why_not(x) for row in table}
-    runs = next((n for n, why in reasons.items() if why is None and name in ("auto", n)), None)
+    able = [row for row in table if reasons[row.name] is None and name in ("auto", row.name)]
+    eager = [row for row in able if name != "auto" or row.yields(x) is None]
+    runs = next((row.name for row in eager or able), None)
     lines = [f"{op}: {runs or 'nothing'} runs (backend {name}, {x.dtype} on {x.device})"]
-    lines += [f"  {n}: {why or ('runs' if n == runs else 'could run')}" for n, why in reasons.items()]
+    for row in table:
+        why = reasons[row.name] or ("runs" if row.name == runs else f"could run{_deferring(row, x)}")
+        lines.append(f"  {row.name}: {why}")
     return "\n".join(lines)
+
+
+def _deferring(row: Backend, x: torch.Tensor) -> str:
+    why = row.yields(x)
+    return f"; auto passes it over: {why}" if why else ""
 
 
 def table() -> dict[str, dict[str, str | None]]:
@@ -188,7 +203,7 @@ def table() -> dict[str, dict[str, str | None]]:
     for op, table in _tables.items():
         found[op] = dict.fromkeys(NAMES[1:], "not written for this op")
         for row in table:
-            on_gpu = cuda is not None and "cpu" not in row.devices and bool(row.devices)
+            on_gpu = cuda is not None and "cpu" not in row.devices
             found[op][row.name] = row.why_not(torch.empty(0, device=cuda if on_gpu else "cpu"))
     return found
 

@@ -53,6 +53,20 @@ def test_forced_backends_run_or_say_why_not(op):
     assert issubclass(BackendError, RuntimeError)
 
 
+def test_one_that_yields_runs_where_no_other_can(monkeypatch):
+    monkeypatch.setattr(backends, "_tables", dict(backends._tables))
+    shy = Backend("cuda", (), lambda x: None, "math", lambda x: "triton is faster" if x.numel() > 4 else None)
+    backends.register("shy", shy, Backend("triton", (), lambda x: None, "math"))
+    assert selected("shy") == "triton"
+    assert selected("shy", x=X[0]) == "cuda"
+    assert selected("shy", "cuda") == "cuda"
+    assert "triton runs" in nk.explain("shy", X)
+    assert "  cuda: could run; auto passes it over: triton is faster\n" in nk.explain("shy", X)
+    backends.register("shy", shy, Backend("triton", (), lambda x: "no", "math"))
+    assert selected("shy") == "cuda"
+    assert "shy: cuda runs" in nk.explain("shy", X)
+
+
 def test_nothing_can_run(monkeypatch):
     monkeypatch.setattr(backends, "_tables", dict(backends._tables))
     backends.register("none", Backend("triton", (), lambda x: "no", "m"), Backend("cpu", (), lambda x: "neither", "m"))
