@@ -1,6 +1,7 @@
 """CUDA kernels on the CPU: csrc/cuda compiled by a C++ compiler with ``emulated.h``, behind the driver's interface.
 
-Once `install` was called, and within `switched_on`, the backend ``cuda`` serves CPU tensors, as ``triton`` does under its interpreter.
+Once `install` was called, and within `switched_on`, the backend ``cuda`` serves CPU tensors, as ``triton`` does under
+its interpreter.
 """
 
 import ctypes
