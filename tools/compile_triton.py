@@ -10,7 +10,6 @@ compiled as a launch would compile them. Exits with 1 if a kernel spills registe
 import json
 import os
 import re
-import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -31,6 +30,7 @@ from torch import Tensor
 from triton.backends.compiler import GPUTarget
 
 import neurokernels
+import sass
 from neurokernels import surrogate as surrogates
 from neurokernels._core import covariance_triton as covariance
 from neurokernels.ops.cca import triton as cca
@@ -355,14 +355,11 @@ class Row:
 
 def disassembled(cubin: bytes) -> tuple[str, list[str]]:
     """The resource usage and the opcodes of a binary."""
-    tools = triton.knobs.nvidia
-    path = os.pathsep.join((str(Path(tools.nvdisasm.path).parent), os.environ["PATH"]))
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(cubin)
         file.flush()
-        run = [tools.cuobjdump.path, "--dump-resource-usage", "--dump-sass", file.name]
-        text = subprocess.run(run, env=os.environ | {"PATH": path}, capture_output=True, text=True, check=True).stdout
-    return text, re.findall(r"^\s+/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+\s+)?([A-Z][A-Z0-9_.]*)", text, re.MULTILINE)
+        text = sass.dumped(Path(file.name), "--dump-resource-usage", "--dump-sass")
+    return text, sass.opcodes(text)
 
 
 def compiled(case: str, arch: int) -> list[Row]:
@@ -376,8 +373,7 @@ def compiled(case: str, arch: int) -> list[Row]:
         seen.add(binary.hash)
         text, opcodes = disassembled(binary.asm["cubin"])
         usage = dict(re.findall(r"(REG|STACK|SHARED|LOCAL):(\d+)", text))
-        fused = sum(opcode.startswith(("FFMA", "DFMA")) for opcode in opcodes)
-        spills = sum(opcode.startswith(("STL", "LDL")) for opcode in opcodes)
+        fused, spills = sass.fused(opcodes), sass.spills(opcodes)
         # The division and the exponential of float64 are made of fused multiply-adds; a forward pass has neither.
         excused = "float64" in case and not kernel.fn.__name__.endswith("forward_kernel")
         shared = binary.metadata.shared

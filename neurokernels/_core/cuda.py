@@ -200,7 +200,9 @@ def compiled(source: str, capability: tuple[int, int]) -> bytes:
     program = nvrtc.createProgram(code, f"{source}.cu", (), ())
     try:
         nvrtc.compileProgram(program, options)
-        cubin: bytes = nvrtc.getCUBIN(program)
+        cubin: bytes = (
+            nvrtc.getCUBIN(program) + b"\0"
+        )  # CuPy 14 drops the last byte, which tools miss; one more is no harm
     except nvrtc.NVRTCError as error:
         raise RuntimeError(f"NVRTC does not compile {source}.cu ({error}): {nvrtc.getProgramLog(program)}") from None
     finally:

@@ -151,7 +151,7 @@ def compiler(monkeypatch, tmp_path):
 
 def test_compiled_once_and_kept(compiler):
     log, folder = compiler
-    assert cuda.compiled("one", (9, 0)) == cuda.compiled("one", (9, 0)) == b"\x7fELF"
+    assert cuda.compiled("one", (9, 0)) == cuda.compiled("one", (9, 0)) == b"\x7fELF\0"
     assert log == [("-std=c++17", "-arch=sm_90", f"-I{folder / '_cuda/csrc'}")]
     cuda.compiled("one", (8, 6))
     (folder / "_cuda/csrc/cuda/shared.cuh").write_text("a header that it may include")
@@ -170,5 +170,5 @@ def test_what_does_not_compile_is_said(compiler):
 def test_a_cache_that_cannot_be_written(compiler):
     log, folder = compiler
     (folder / "cache").write_text("a file")
-    assert cuda.compiled("one", (9, 0)) == cuda.compiled("one", (9, 0)) == b"\x7fELF"
+    assert cuda.compiled("one", (9, 0)) == cuda.compiled("one", (9, 0)) == b"\x7fELF\0"
     assert len(log) == 2
