@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from neurokernels._core import tuned
 from neurokernels._core.covariance_triton_kernels import (
     Samples,
     centre_kernel,
@@ -59,12 +60,12 @@ def _precision(x: Tensor) -> str:
     return "tf32" if x.dtype == torch.float32 and torch.backends.cuda.matmul.fp32_precision == "tf32" else "ieee"
 
 
-def _launch(kernel: Any, grid: tuple[int, ...], like: Tensor, warps: int, **arguments: Any) -> None:
+def _launch(kernel: Any, grid: tuple[int, ...], like: Tensor, warps: int, stages: int = 2, **arguments: Any) -> None:
     if 0 in grid:
         return
     with on_device(like):
         # A fused multiply-add is what a product of matrices wants; Triton's own default depends on its version.
-        kernel[grid](**arguments, num_warps=warps, num_stages=2, enable_fp_fusion=True)
+        kernel[grid](**arguments, num_warps=warps, num_stages=stages, enable_fp_fusion=True)
 
 
 def _mean(x: Tensor, samples: Samples, batch: torch.Size, sizes: tuple[int, int, int]) -> Tensor:
@@ -102,8 +103,9 @@ def covariance_forward(x: Tensor, correction: float) -> tuple[Tensor, Tensor]:
     dtype = torch.promote_types(x.dtype, torch.float32)
     out = x.new_empty((*batch, d, d), dtype=dtype)
     mean = _mean(x, *arranged)
-    tile = _power(d, 16, 32 if dtype == torch.float64 else 64)
-    rows, tiles = 32 if tile < 64 else 16, _cdiv(d, tile)
+    config = tuned.choice("covariance", out, d)
+    tile, rows = config["tile"], config["rows"]
+    tiles = _cdiv(d, tile)
     count = tiles * (tiles + 1) // 2
     span, parts = _split(n, count * items, rows)
     work = out if parts == 1 else out.new_empty(items, parts, count, tile, tile)
@@ -112,7 +114,7 @@ def covariance_forward(x: Tensor, correction: float) -> tuple[Tensor, Tensor]:
         "scale": 1 / (n - correction), "TILE": tile,
     }  # fmt: skip
     _launch(
-        scatter_kernel, (items * count, parts), x, 4 if tile > 16 else 1,
+        scatter_kernel, (items * count, parts), x, config["warps"], config["stages"],
         **shared, x=samples, mean=mean, n=n, span=span, PRECISION=_precision(x), ROWS=rows,
     )  # fmt: skip
     if parts > 1:
@@ -148,11 +150,12 @@ def rank_update(y: Tensor, scale: Tensor, v: Tensor, x: Tensor, mean: Tensor, tr
     """
     samples, _, (items, n, d) = _samples(x)
     out, k = x.new_empty(x.shape), y.shape[-1]
-    rank = _power(k, 16, 16 if mean.dtype == torch.float64 else 32)
+    config = tuned.choice("rank_update", mean, k)
+    rows, columns = config["rows"], config["columns"]
     _launch(
-        rank_update_kernel, (items * _cdiv(n, 32), _cdiv(d, 64)), x, 4,
+        rank_update_kernel, (items * _cdiv(n, rows), _cdiv(d, columns)), x, config["warps"], config["stages"],
         y=y.contiguous(), scale=scale.contiguous(), v=v.contiguous(), x=samples, mean=mean.contiguous(),
-        trend=trend.contiguous(), out=out, n=n, d=d, k=k, blocks=_cdiv(n, 32),
-        PRECISION="ieee" if mean.dtype == torch.float64 else "tf32x3", ROWS=32, COLUMNS=64, RANK=rank,
+        trend=trend.contiguous(), out=out, n=n, d=d, k=k, blocks=_cdiv(n, rows),
+        PRECISION="ieee" if mean.dtype == torch.float64 else "tf32x3", ROWS=rows, COLUMNS=columns, RANK=config["rank"],
     )  # fmt: skip
     return out

@@ -10,6 +10,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from neurokernels._core import tuned
+
 
 @cache
 def _installed() -> bool:
@@ -100,10 +102,6 @@ def on_device(like: Tensor) -> AbstractContextManager[None]:
     return torch.cuda.device(like.device) if elsewhere else nullcontext()
 
 
-#: From so many neurons on, a GPU is full even if each thread takes two.
-MANY = 1 << 17
-
-
 def _pairs_align(total: int, seen: Seen) -> bool:
     """Whether Triton sees that neurons 2 i and 2 i + 1 lie side by side in every row of every series.
 
@@ -129,13 +127,14 @@ def launch(kernel: Any, like: Tensor, total: int, seen: Seen, *, pairs: bool, **
         like: A tensor on the device that runs it.
         total: Number of neurons; nothing runs if it is zero.
         seen: The series that are among the arguments.
-        pairs: Whether the registers hold a pair per thread.
+        pairs: Whether the registers hold a pair per thread, if that is thought faster for so many neurons.
         arguments: The kernel's other arguments.
     """
     if total == 0:
         return
-    warps = 4 if total >= MANY else 1
-    size = 32 * warps * (2 if pairs and total >= MANY and _pairs_align(total, seen) else 1)
+    config = tuned.choice("lif_triton", like, total)
+    warps = config["warps"]
+    size = 32 * warps * (2 if pairs and config["pairs"] and _pairs_align(total, seen) else 1)
     with on_device(like):
         kernel[(-(-total // size),)](
             **arguments, total=total, inner=seen.inner, BLOCK=size, num_warps=warps,

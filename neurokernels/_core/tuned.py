@@ -5,6 +5,8 @@
 """
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
@@ -35,9 +37,27 @@ def choice(op: str, like: Tensor, size: int) -> dict[str, Any]:
         like: A tensor of the dtype, on the device.
         size: What the op's size classes are in; the table says what that is.
     """
-    return _choice(
-        op, _arch(like.get_device()) if like.is_cuda else "any", str(like.dtype).removeprefix("torch."), size
-    )
+    if op in _forced:
+        return _forced[op]
+    return _choice(op, _arch(like.get_device()) if like.is_cuda else "any", _name(like.dtype), size)
+
+
+@contextmanager
+def forced(op: str, config: dict[str, Any]) -> Iterator[None]:
+    """Every call of an op takes this configuration within the block, in every thread: for tuning and for tests."""
+    _forced[op] = config
+    try:
+        yield
+    finally:
+        del _forced[op]
+
+
+_forced: dict[str, dict[str, Any]] = {}
+
+
+@cache
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
 
 
 @lru_cache(maxsize=4096)

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from neurokernels._core import tuned
 from neurokernels._core.covariance import compute_dtype
 from neurokernels._core.covariance_triton import covariance_forward
 from neurokernels._core.covariance_triton_kernels import Samples
@@ -49,13 +50,13 @@ def _samples(x: Tensor) -> Samples:
     return Samples(flat, *flat.stride())
 
 
-def _launch(kernel: Any, grid: tuple[int, ...], like: Tensor, warps: int, **arguments: Any) -> None:
+def _launch(kernel: Any, grid: tuple[int, ...], like: Tensor, warps: int, stages: int = 2, **arguments: Any) -> None:
     if 0 in grid:
         return
     with on_device(like):
         # A fused multiply-add is what a product of matrices wants; Triton's own default depends on its version. Without
         # a limit of registers the assembler picks a lower one, and may spill a few so that more programs fit a GPU.
-        kernel[grid](**arguments, num_warps=warps, num_stages=2, maxnreg=255, enable_fp_fusion=True)
+        kernel[grid](**arguments, num_warps=warps, num_stages=stages, maxnreg=255, enable_fp_fusion=True)
 
 
 # Covariances ---------------------------------------------------------------------------------------------------------
@@ -83,20 +84,16 @@ def _precision(dtype: torch.dtype, fast: bool) -> str:
     return "ieee" if dtype == torch.float64 else "tf32" if fast else "tf32x3"
 
 
-def _tiles(d: int, dtype: torch.dtype) -> tuple[int, int]:
-    """The size of a tile, and the warps that share it: many small tiles where there would be few for a GPU."""
-    return (32, 4) if d <= 128 or dtype == torch.float64 else (64, 8)
-
-
 def gram(f: Tensor, alpha: float, beta: float = 0.0, other: Tensor | None = None, fast: bool = False) -> Tensor:
     """``alpha f' f + beta other`` of ``f[..., K, D]``, symmetric to the bit; ``other`` is symmetric itself."""
     k, d = f.shape[-2:]
-    out, (tile, warps) = f.new_empty((*f.shape[:-2], d, d)), _tiles(d, f.dtype)
-    tiles = _cdiv(d, tile)
+    out, config = f.new_empty((*f.shape[:-2], d, d)), tuned.choice("polar", f, d)
+    tiles = _cdiv(d, config["tile"])
     blocks = tiles * (tiles + 1) // 2
     _launch(
-        gram_kernel, (_items(f) * blocks,), f, warps, f=f, other=other, out=out, k=k, d=d, blocks=blocks, tiles=tiles,
-        alpha=alpha, beta=beta, PRECISION=_precision(f.dtype, fast), TILE=tile, INNER=32,
+        gram_kernel, (_items(f) * blocks,), f, config["warps"], config["stages"], f=f, other=other, out=out, k=k, d=d,
+        blocks=blocks, tiles=tiles, alpha=alpha, beta=beta, PRECISION=_precision(f.dtype, fast), TILE=config["tile"],
+        INNER=config["inner"],
     )  # fmt: skip
     return out
 
@@ -104,11 +101,11 @@ def gram(f: Tensor, alpha: float, beta: float = 0.0, other: Tensor | None = None
 def update(w: Tensor, s: Tensor, alpha: float, fast: bool = False) -> Tensor:
     """``alpha w + w s`` of ``w[..., N, D]`` and ``s[..., D, D]``."""
     n, d = w.shape[-2:]
-    out, (tile, warps) = w.new_empty(w.shape), _tiles(d, w.dtype)
-    blocks, across = _cdiv(n, tile), _cdiv(d, tile)
+    out, config = w.new_empty(w.shape), tuned.choice("polar", w, d)
+    blocks, across = _cdiv(n, config["tile"]), _cdiv(d, config["tile"])
     _launch(
-        update_kernel, (_items(w) * blocks, across), w, warps, w=w, s=s, out=out, n=n, d=d, blocks=blocks, alpha=alpha,
-        PRECISION=_precision(w.dtype, fast), TILE=tile, INNER=32,
+        update_kernel, (_items(w) * blocks, across), w, config["warps"], config["stages"], w=w, s=s, out=out, n=n, d=d,
+        blocks=blocks, alpha=alpha, PRECISION=_precision(w.dtype, fast), TILE=config["tile"], INNER=config["inner"],
     )  # fmt: skip
     return out
 
@@ -175,11 +172,11 @@ def _small(x: Tensor, y: Tensor, r1: float, r2: float, nuclear: bool, factors: b
     if n > FEW:
         covariance, found = _moments(x, y, torch.float64)
         mean = found.to(compute)
-    size, rows, warps = (16, 32, 2) if max(d1, d2) <= 16 else (32, 16, 8)
+    config = tuned.choice("dcca_small", value, max(d1, d2))
     _launch(
-        small_kernel, (_items(x),), x, warps, x=_samples(x), y=_samples(y), covariance=covariance, value=value,
-        weights=weights if factors else None, mean=mean, n=n, d1=d1, d2=d2, r1=r1, r2=r2, NUCLEAR=nuclear, ROWS=rows,
-        SIZE=size,
+        small_kernel, (_items(x),), x, config["warps"], config["stages"], x=_samples(x), y=_samples(y),
+        covariance=covariance, value=value, weights=weights if factors else None, mean=mean, n=n, d1=d1, d2=d2, r1=r1,
+        r2=r2, NUCLEAR=nuclear, ROWS=config["rows"], SIZE=16 if max(d1, d2) <= 16 else 32,
     )  # fmt: skip
     return value, weights, mean
 
@@ -210,13 +207,14 @@ def dcca_backward(g: Tensor, x: Tensor, y: Tensor, weights: Tensor, mean: Tensor
         return reference.dcca_backward(g, x, y, weights, mean)
     dx, dy = x.new_empty(x.shape), y.new_empty(y.shape)
     small, exact = max(d1, d2) <= SMALL, mean.dtype == torch.float64
-    rows, columns, warps = (32, 16 if max(d1, d2) <= 16 else 32, 4) if small or exact else (64, 64, 8)
+    config = tuned.choice("dcca_gradient", mean, max(d1, d2))
+    rows, columns = config["rows"], config["columns"]
     blocks, across, below = _cdiv(n, rows), _cdiv(d1, columns), _cdiv(d2, columns)
     _launch(
-        gradient_kernel, (_items(x) * blocks, across + below), x, warps, g=g.to(mean.dtype).contiguous(), x=_samples(x),
-        y=_samples(y), weights=weights.contiguous(), mean=mean.contiguous(),
-        drift=None if small and n <= FEW else _drift(x, y, mean), dx=dx, dy=dy, n=n, d1=d1, d2=d2, blocks=blocks,
-        across=across, PRECISION="ieee" if exact or small else "tf32x3",
-        ROWS=rows, COLUMNS=columns, INNER=16,
+        gradient_kernel, (_items(x) * blocks, across + below), x, config["warps"], config["stages"],
+        g=g.to(mean.dtype).contiguous(), x=_samples(x), y=_samples(y), weights=weights.contiguous(),
+        mean=mean.contiguous(), drift=None if small and n <= FEW else _drift(x, y, mean), dx=dx, dy=dy, n=n, d1=d1,
+        d2=d2, blocks=blocks, across=across, PRECISION="ieee" if exact or small else "tf32x3", ROWS=rows,
+        COLUMNS=columns, INNER=16,
     )  # fmt: skip
     return dx, dy

@@ -5,6 +5,7 @@ from functools import cache
 import torch
 from torch import Tensor
 
+from neurokernels._core import tuned
 from neurokernels._core.triton import on_device
 from neurokernels.ops.evolution import fixed
 from neurokernels.ops.evolution.network import COMMANDS, INPUTS, Network
@@ -57,7 +58,9 @@ def rollout(
     knots = torch.tensor(fixed.KNOTS, dtype=torch.int32, device=walls.device)
     least = 32 if exact else 16  # of the inner sizes of a product
     layers, units = len(network.hidden), _power(network.width, least, MOST_UNITS)
-    block = _power(mazes, 16, 64 if layers == 1 or exact else 32)  # with more layers, more is kept at a time
+    config = tuned.choice("maze_rollout_triton", weights, units)
+    most = config["mazes"] // (1 if layers == 1 or exact else 2)  # with more layers, more is kept at a time
+    block = _power(mazes, 16, most)
     around = (walls | walls << 4).contiguous()
     none = [None] * 4
     before, after = State(*(state or none)), State(*(kept if keep else none))
@@ -67,7 +70,7 @@ def rollout(
             goals_ptr=goals, mazes=Mazes(around, places.contiguous(), mazes, height * width, width), before=before,
             after=after, units=network.width, steps=steps, FORGET=forget, ACTIVATION=network.activation, EXACT=exact,
             LAYERS=layers, UNITS=units, INPUTS=least, OUTPUTS=16, MAZES=block,
-            num_warps=4 if units <= 32 else 8, enable_fp_fusion=True,  # Triton's own default depends on its version
+            num_warps=config["warps"], enable_fp_fusion=True,  # Triton's own default depends on its version
         )  # fmt: skip
     return goals, *kept
 

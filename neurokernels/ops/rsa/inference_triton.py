@@ -11,6 +11,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from neurokernels._core import tuned
 from neurokernels._core.covariance import compute_dtype
 from neurokernels._core.triton import on_device
 from neurokernels.ops.rsa import searchlight_reference as reference
@@ -175,7 +176,7 @@ def searchlight(data: Tensor, indices: Tensor, offsets: Tensor, models: Tensor, 
                 parts=panel.shape[2], n=n, count_models=models.shape[0],
                 METRIC=METRICS.index(metric), CENTRED=method in ("pearson", "whitened_pearson"),
                 WHITENED=method.startswith("whitened"), STORED=not smooth, SIZE=size, INNER=16,
-                num_warps={16: 2, 32: 4, 64: 8, 128: 16}[size], enable_fp_fusion=False,
+                num_warps=tuned.choice("searchlight", data, n)["warps"], enable_fp_fusion=False,
             )  # fmt: skip
         if not smooth:
             found[:, first : first + count] = reference.compared(to, given, method)

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from neurokernels._core import tuned
 from neurokernels._core.covariance import compute_dtype
 from neurokernels._core.triton import on_device
 from neurokernels.ops.rsa import loss_closed, loss_pairs, loss_rows
@@ -26,9 +27,9 @@ def _cdiv(a: int, b: int) -> int:
     return -(-a // b)
 
 
-def _launch(kernel: Any, grid: tuple[int, ...], like: Tensor, warps: int, **arguments: Any) -> None:
+def _launch(kernel: Any, grid: tuple[int, ...], like: Tensor, warps: int, stages: int, **arguments: Any) -> None:
     with on_device(like):
-        kernel[grid](**arguments, num_warps=warps, num_stages=2, maxnreg=255, enable_fp_fusion=True)
+        kernel[grid](**arguments, num_warps=warps, num_stages=stages, maxnreg=255, enable_fp_fusion=True)
 
 
 def rsa_loss(
@@ -55,9 +56,9 @@ def log_odds(f: Tensor, target: Tensor, o: Options, gradient: bool) -> tuple[Ten
     items, n, d = f.shape
     exact, fast = f.dtype == torch.float64, o.accuracy == "fast"
     precision = "ieee" if exact else "tf32" if fast else "tf32x3"
-    # As many warps as keep three products of TF32, and the loss of a tile, in registers.
-    tile, inner, warps = (32, 16, 4) if exact else (128, 32, 16) if fast and n >= 2048 else (64, 32, 8)
-    tiles, columns = _cdiv(n, tile), 32 if exact else 64
+    config = tuned.choice("rsa_loss_fast" if fast else "rsa_loss", f, n)
+    tile, inner, warps, stages = (config[name] for name in ("tile", "inner", "warps", "stages"))
+    tiles, columns = _cdiv(n, tile), config["columns"]
     strip = max(1, min(tiles, ROOM // max(items * n * tile, 1)))
     target = target if target.stride(-1) == 1 else target.contiguous()
     if o.kind == "features":
@@ -70,7 +71,7 @@ def log_odds(f: Tensor, target: Tensor, o: Options, gradient: bool) -> tuple[Ten
         work = f.new_empty((items, count * tile, across * tile)) if gradient else None
         partial = f.new_empty((items, blocks))
         _launch(
-            pairs_kernel, (items * blocks,), f, warps, f=f, target=target, work=work, partial=partial, n=n, d=d,
+            pairs_kernel, (items * blocks,), f, warps, stages, f=f, target=target, work=work, partial=partial, n=n, d=d,
             m=target.shape[-1], item=target.stride(0), row=target.stride(1) if o.kind == "square" else 0, first=first,
             blocks=blocks, across=across, eps=o.eps, weight=o.factor / (n * (n - 1) // 2), KIND=o.kind,
             FLIPPED=o.distances and o.kind != "features", GRADIENT=gradient, PRECISION=precision, TILE=tile,
@@ -79,8 +80,8 @@ def log_odds(f: Tensor, target: Tensor, o: Options, gradient: bool) -> tuple[Ten
         value += partial.sum(-1, dtype=torch.float64)
         if df is not None:
             _launch(
-                gradient_kernel, (items * across, _cdiv(d, columns)), f, min(warps, 8), f=f, work=work, df=df, n=n, d=d,
-                first=first, tiles=count, across=across, ADD=first > 0, PRECISION=precision, TILE=tile,
+                gradient_kernel, (items * across, _cdiv(d, columns)), f, min(warps, 8), stages, f=f, work=work, df=df,
+                n=n, d=d, first=first, tiles=count, across=across, ADD=first > 0, PRECISION=precision, TILE=tile,
                 COLUMNS=columns, INNER=inner,
             )  # fmt: skip
     return value, df

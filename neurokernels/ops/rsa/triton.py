@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from neurokernels._core import tuned
 from neurokernels._core.covariance import compute_dtype
 from neurokernels._core.triton import on_device
 from neurokernels.ops.rsa import reference
@@ -52,11 +53,11 @@ def _sizes(a: Tensor, b: Tensor) -> Tensor:
     return (a * b).sum(-1).mul_(0.5)
 
 
-def _launch(kernel: Any, grid: tuple[int, ...], like: Tensor, warps: int, **arguments: Any) -> None:
+def _launch(kernel: Any, grid: tuple[int, ...], like: Tensor, warps: int, stages: int = 2, **arguments: Any) -> None:
     if 0 in grid:
         return
     with on_device(like):
-        kernel[grid](**arguments, num_warps=warps, num_stages=2, enable_fp_fusion=True)
+        kernel[grid](**arguments, num_warps=warps, num_stages=stages, enable_fp_fusion=True)
 
 
 def _precision(x: Tensor) -> str:
@@ -75,16 +76,16 @@ def rdm(x: Tensor, metric: str, condensed: bool) -> Tensor:
     first, second = reference.prepared(x.contiguous(), metric)
     a, b, scale = _factors(first, second, x, metric)
     items, n, m = a.shape
-    double = out.dtype == torch.float64
-    shared = {
+    shared: dict[str, Any] = {
         "sizes": _sizes(a, b), "out": out, "n": n, "scale": scale, "ROOT": metric == "euclidean",
         "SQUARE": not condensed,
     }  # fmt: skip
-    tile = 16 if n <= 16 else 32 if n <= 32 or double else 64
-    count, tiles = _upper(n, tile)
+    config = tuned.choice("rdm", out, n)
+    count, tiles = _upper(n, config["tile"])
     _launch(
-        distance_kernel, (items * count,), x, 8 if tile == 64 else 4,
-        **shared, a=a, b=b, m=m, blocks=count, tiles=tiles, PRECISION=_precision(out), TILE=tile, DEPTH=16,
+        distance_kernel, (items * count,), x, config["warps"], config["stages"],
+        **shared, a=a, b=b, m=m, blocks=count, tiles=tiles, PRECISION=_precision(out), TILE=config["tile"],
+        DEPTH=config["depth"],
     )  # fmt: skip
     if metric != "crossnobis":
         count, tiles = _upper(n, 32)
@@ -101,15 +102,17 @@ def rdm_backward(g: Tensor, x: Tensor, d: Tensor, metric: str, condensed: bool) 
     first, second = reference.prepared(x.contiguous(), metric)
     a, b, scale = _factors(first, second, x, metric)
     items, n, m = a.shape
-    out, double, root = torch.empty_like(a), a.dtype == torch.float64, metric == "euclidean"
-    shared = {
+    out, root = torch.empty_like(a), metric == "euclidean"
+    shared: dict[str, Any] = {
         "g": g.contiguous(), "distances": d.contiguous() if root else out, "sizes": _sizes(a, b), "out": out,
         "n": n, "m": m, "near": _NEAR, "SQUARE": not condensed,
     }  # fmt: skip
-    rows = 16 if n <= 16 else 32 if n <= 32 or double else 64
+    config = tuned.choice("rdm", out, n)
+    rows = config["tile"]
     _launch(
-        gradient_kernel, (items * _cdiv(n, rows), _cdiv(m, 64)), x, 8 if rows == 64 else 4,
-        **shared, y=a, blocks=_cdiv(n, rows), ROOT=root, PRECISION=_precision(a), ROWS=rows, OTHERS=16, COLUMNS=64,
+        gradient_kernel, (items * _cdiv(n, rows), _cdiv(m, 64)), x, config["warps"], config["stages"],
+        **shared, y=a, blocks=_cdiv(n, rows), ROOT=root, PRECISION=_precision(a), ROWS=rows, OTHERS=config["depth"],
+        COLUMNS=64,
     )  # fmt: skip
     if root:
         _launch(
