@@ -1,6 +1,8 @@
 """The route of CUDA kernels: emulated launches that see mistakes, NVRTC, the cache, and what refuses a call."""
 
 import ctypes
+import os
+import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -172,3 +174,48 @@ def test_a_cache_that_cannot_be_written(compiler):
     (folder / "cache").write_text("a file")
     assert cuda.compiled("one", (9, 0)) == cuda.compiled("one", (9, 0)) == b"\x7fELF\0"
     assert len(log) == 2
+
+
+THROUGH_CUPY = """
+import sys
+from types import SimpleNamespace
+import torch
+from neurokernels._core import cuda
+from tests.core.test_cuda import Vector
+
+cuda._runtime = lambda: SimpleNamespace(setDevice=lambda device: print("device", device))
+torch.cuda.current_stream = lambda device: SimpleNamespace(cuda_stream=77)
+torch.cuda.get_device_capability = lambda device: (9, 0)
+cuda.compiled = lambda source, capability: b"\\x7fELF of " + source.encode()
+driver = cuda.CupyDriver()
+assert cuda.use(driver) is not driver
+x, y = torch.arange(256.0), torch.empty(256)
+function = driver.function("staged", "staged", 0)
+driver.launch(function, (1, 1, 1), (32, 1, 1), 60000, x, Vector(cuda.pointer(x), cuda.pointer(y), 256, 0))
+driver.launch(function, (1, 1, 1), (32, 1, 1), 60000, x, Vector(cuda.pointer(x), cuda.pointer(y), 256, 0))
+assert torch.equal(y, 2 * x)
+try:
+    driver.function("staged", "missing", 0)
+except Exception as error:
+    print(type(error).__name__, error)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="CuPy looks for libcuda.so.1 on Linux")
+def test_what_cupy_hands_to_the_driver(tmp_path):
+    """CuPy itself, over a driver that is a fake: what arrives there, and that the kernel then does its work."""
+    made = tmp_path / "libcuda.so.1"
+    source = Path(__file__).with_name("fake_driver.c")
+    subprocess.run(["gcc", "-shared", "-fPIC", "-Wall", "-Werror", "-o", made, source, "-ldl"], check=True)
+    emulator.library(FOLDER / "probe.cu")
+    environment = os.environ | {
+        "LD_LIBRARY_PATH": str(tmp_path), "FAKE_LIBRARY": str(emulator.BUILT / "probe.so"), "PYTHONPATH": str(ROOT),
+    }  # fmt: skip
+    run = [sys.executable, "-c", THROUGH_CUPY]
+    done = subprocess.run(run, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    launch = "launch 1 1 1, 32 1 1, 60000, stream 77, extra 0"
+    assert sorted(done.stdout.splitlines()) == sorted(
+        ["device -1", "device 0", "device -1", "load ELF ", "function staged", "attribute 8 60000", launch, launch]
+        + ["function missing", "CUDADriverError FAKE_ERROR: of the fake driver"]
+    )
