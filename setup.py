@@ -117,7 +117,7 @@ class BuildCore(build_ext):
             raise BuildFailed("nvcc was not found when neurokernels was installed")
         built = {source: self.work / source.with_suffix(".fatbin") for source in sources}
         edges = [f"build {made}: compile {source}" for source, made in built.items()]
-        self.ninja("cuda", f"{nvcc} -fatbin -O3 -std=c++17 {GENCODE} -Icsrc", edges)
+        self.ninja("cuda", f"{nvcc} -fatbin -O3 -std=c++17 -fmad=false {GENCODE} -Icsrc", edges)
         for binary in built.values():
             place(binary, shipped / binary.name)
         return None

@@ -154,7 +154,7 @@ def compiler(monkeypatch, tmp_path):
 def test_compiled_once_and_kept(compiler):
     log, folder = compiler
     assert cuda.compiled("one", (9, 0)) == cuda.compiled("one", (9, 0)) == b"\x7fELF\0"
-    assert log == [("-std=c++17", "-arch=sm_90", f"-I{folder / '_cuda/csrc'}")]
+    assert log == [("-std=c++17", "-fmad=false", "-arch=sm_90", f"-I{folder / '_cuda/csrc'}")]
     cuda.compiled("one", (8, 6))
     (folder / "_cuda/csrc/cuda/shared.cuh").write_text("a header that it may include")
     cuda.compiled("one", (9, 0))

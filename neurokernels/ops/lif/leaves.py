@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from neurokernels._core import backends, native, triton
+from neurokernels._core import backends, cuda, native, triton, tuned
 from neurokernels._core.library import leaf
 from neurokernels.ops.lif.rule import allocate_backward, allocate_forward, compute_dtype, decode
 
@@ -15,13 +15,25 @@ _NEURON = (
     "Tensor? table, str rule"
 )
 
-backends.register(
-    "lif",
+_CPU, _TRITON, _REFERENCE = (
     backends.Backend("cpu", ("cpu",), lambda x: native.reason(), "neurokernels.ops.lif.cpu"),
     backends.Backend("triton", (), triton.refuses, "neurokernels.ops.lif.triton"),
     backends.Backend("reference", (), lambda x: None, "neurokernels.ops.lif.reference"),
 )
-backends.register("leaky_integrate", *backends.rows("lif"))
+
+
+def _yields(x: Tensor) -> str | None:
+    """Why ``auto`` leaves a layer to Triton, or None."""
+    total = x.shape[1:].numel() if x.ndim else 0
+    if tuned.choice("lif", x, total)["small"]:
+        return None
+    return f"a layer of {total} neurons fills a GPU, where Triton's kernels take fewer instructions"
+
+
+backends.register(
+    "lif", _CPU, backends.Backend("cuda", (), cuda.refuses, "neurokernels.ops.lif.cuda", _yields), _TRITON, _REFERENCE
+)
+backends.register("leaky_integrate", _CPU, _TRITON, _REFERENCE)
 
 
 def _kernels(backend: str, x: Tensor) -> ModuleType:

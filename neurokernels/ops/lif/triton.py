@@ -14,49 +14,13 @@ from torch import Tensor
 from neurokernels._core.triton import arranged, launch
 from neurokernels.ops.lif import leaky
 from neurokernels.ops.lif import rule as rules
+from neurokernels.ops.lif.arguments import contiguous, counts_down, periodic, used
 from neurokernels.ops.lif.rule import Codes, Forward, Numbers, Rule
 from neurokernels.ops.lif.triton_kernels import Learns, backward_kernel, forward_kernel, tangent_kernel
 from neurokernels.ops.lif.triton_leaky import leaky_backward_kernel, leaky_forward_kernel, leaky_tangent_kernel
 from neurokernels.ops.lif.triton_step import Policy
 
 # Arguments. What depends on the rule alone is worked out once: a launch has to cost little. ---------------------------
-
-
-def _periodic(neurons: torch.Size, *parameters: Tensor | None) -> tuple[int, list[Tensor | None]]:
-    """The number of values of each parameter, and parameters as contiguous tensors of the same trailing dimensions.
-
-    Neuron n reads value n modulo that number: one index for all, and no copy of what varies in the last dimension only.
-    """
-    given = [p for p in parameters if p is not None]
-    if not given:
-        return 1, list(parameters)
-    shape = given[0].shape
-    if any(p.shape != shape for p in given):
-        shape = torch.broadcast_shapes(*(p.shape for p in given))
-    leading = next((i for i, size in enumerate(shape) if size != 1), len(shape))
-    trailing = neurons[len(neurons) - len(shape) + leading :]
-    return trailing.numel(), [None if p is None else _laid_out(p, trailing) for p in parameters]
-
-
-def _laid_out(parameter: Tensor, trailing: torch.Size) -> Tensor:
-    if parameter.shape != trailing:
-        ones = max(parameter.ndim - len(trailing), 0)
-        parameter = parameter.reshape(parameter.shape[ones:]).expand(trailing)
-    return parameter.contiguous()
-
-
-def _contiguous(tensor: Tensor | None) -> Tensor | None:
-    return None if tensor is None else tensor.contiguous()
-
-
-def _used(tensor: Tensor, is_used: bool) -> Tensor | None:
-    """What a kernel is given for a tensor that may be an empty place-holder."""
-    return tensor.contiguous() if is_used else None
-
-
-def _counts(rule: Rule) -> bool:
-    """Whether a replay has to know the refractory countdown."""
-    return rule.refractory > 0 and rule.residual in ("recompute", "membrane")
 
 
 def _is_single(x: Tensor) -> bool:
@@ -114,15 +78,15 @@ def forward(
 ) -> Forward:  # fmt: skip
     """The leaf op ``lif_fwd``."""
     (rule, fixed), out = _forward_rule(numbers, codes), rules.allocate_forward(x, codes)
-    period, (decay, threshold, gain, v_reset) = _periodic(x.shape[1:], decay, threshold, gain, v_reset)
+    period, (decay, threshold, gain, v_reset) = periodic(x.shape[1:], decay, threshold, gain, v_reset)
     with arranged([x], [out.spikes]) as seen:
         xs, spikes = seen.series
         launch(
             forward_kernel, x, out.membrane.numel(), seen, pairs=_is_single(x) and not rule.refractory,
-            x=xs, spikes=spikes, membrane_ptr=out.membrane, left_out_ptr=_used(out.countdown, rule.refractory > 0),
-            residual_ptr=_used(out.residual, rule.residual != "none"), counts_ptr=_used(out.counts, _counts(rule)),
+            x=xs, spikes=spikes, membrane_ptr=out.membrane, left_out_ptr=used(out.countdown, rule.refractory > 0),
+            residual_ptr=used(out.residual, rule.residual != "none"), counts_ptr=used(out.counts, counts_down(rule)),
             decay_ptr=decay, threshold_ptr=threshold, gain_ptr=gain, v_reset_ptr=v_reset, period=period,
-            v0_ptr=_contiguous(v0), left_ptr=_contiguous(countdown), steps=x.shape[0], **fixed,
+            v0_ptr=contiguous(v0), left_ptr=contiguous(countdown), steps=x.shape[0], **fixed,
         )  # fmt: skip
     return out
 
@@ -135,7 +99,7 @@ def backward(
 ) -> tuple[Tensor, ...]:  # fmt: skip
     """The leaf op ``lif_bwd``."""
     (rule, fixed), outs = _backward_rule(numbers, codes), rules.allocate_backward(g, wanted)
-    period, (decay, threshold, gain, v_reset) = _periodic(g.shape[1:], decay, threshold, gain, v_reset)
+    period, (decay, threshold, gain, v_reset) = periodic(g.shape[1:], decay, threshold, gain, v_reset)
     dx, dv0, *dparameters = [out if want else None for out, want in zip(outs, wanted, strict=True)]
     names = ("ddecay_ptr", "dthreshold_ptr", "dgain_ptr", "dv_reset_ptr")
     learns = Learns(*wanted[2:])
@@ -145,9 +109,9 @@ def backward(
         launch(
             backward_kernel, g, g_membrane.numel(), seen, pairs=_is_single(g) and _is_light(fixed["POLICY"], learns),
             g=gs, x=xs, dx=dxs, da_ptr=g_membrane.contiguous(),
-            residual_ptr=residual.contiguous(), counts_ptr=_used(counts, _counts(rule)),
+            residual_ptr=residual.contiguous(), counts_ptr=used(counts, counts_down(rule)),
             decay_ptr=decay, threshold_ptr=threshold, gain_ptr=gain, v_reset_ptr=v_reset, period=period,
-            v0_ptr=_contiguous(v0), left_ptr=_contiguous(countdown), steps=g.shape[0], **fixed, **_table(rule, table),
+            v0_ptr=contiguous(v0), left_ptr=contiguous(countdown), steps=g.shape[0], **fixed, **_table(rule, table),
             dv0_ptr=dv0, **dict(zip(names, dparameters, strict=True)), LEARNS=learns,
         )  # fmt: skip
     return outs
@@ -165,13 +129,13 @@ def jvp(
     ds, dmembrane = torch.empty_like(x), x.new_empty(neurons, dtype=rules.compute_dtype(x))
     names = ("decay", "threshold", "gain", "v_reset", "ddecay", "dthreshold", "dgain", "dv_reset")
     given = (decay, threshold, gain, v_reset, ddecay, dthreshold, dgain, dv_reset)
-    period, parameters = _periodic(neurons, *given)
+    period, parameters = periodic(neurons, *given)
     with arranged([x, dx], [ds]) as seen:
         xs, dxs, out = seen.series
         launch(
             tangent_kernel, x, dmembrane.numel(), seen, pairs=_is_single(x), x=xs, dx=dxs, ds=out,
             **{f"{name}_ptr": p for name, p in zip(names, parameters, strict=True)}, period=period,
-            v0_ptr=_contiguous(v0), left_ptr=_contiguous(countdown), dv0_ptr=_contiguous(dv0), dmembrane_ptr=dmembrane,
+            v0_ptr=contiguous(v0), left_ptr=contiguous(countdown), dv0_ptr=contiguous(dv0), dmembrane_ptr=dmembrane,
             steps=x.shape[0], **fixed, **_table(rule, table),
         )  # fmt: skip
     return ds, dmembrane
@@ -190,12 +154,12 @@ def leaky_forward(
 ) -> Tensor:
     """The leaf op ``leaky_fwd``."""
     trace = leaky.allocate_forward(x)
-    period, (decay, gain) = _periodic(x.shape[1:], decay, gain)
+    period, (decay, gain) = periodic(x.shape[1:], decay, gain)
     with arranged([x], [trace]) as seen:
         xs, traces = seen.series
         launch(
             leaky_forward_kernel, x, x.shape[1:].numel(), seen, pairs=_is_single(x), x=xs, trace=traces,
-            decay_ptr=decay, gain_ptr=gain, v0_ptr=_contiguous(v0), **_leak(numbers, period, has_floor),
+            decay_ptr=decay, gain_ptr=gain, v0_ptr=contiguous(v0), **_leak(numbers, period, has_floor),
             steps=x.shape[0],
         )  # fmt: skip
     return trace
@@ -207,14 +171,14 @@ def leaky_backward(
 ) -> tuple[Tensor, ...]:  # fmt: skip
     """The leaf op ``leaky_bwd``."""
     outs = leaky.allocate_backward(g, dtype, wanted)
-    period, (decay, gain) = _periodic(g.shape[1:], decay, gain)
+    period, (decay, gain) = periodic(g.shape[1:], decay, gain)
     dx, dv0, ddecay, dgain = [out if want else None for out, want in zip(outs, wanted, strict=True)]
     read = [g, x if wanted[3] else None, trace if has_floor or wanted[2] else None]
     with arranged(read, [dx]) as seen:
         gs, xs, traces, dxs = seen.series
         launch(
             leaky_backward_kernel, g, g.shape[1:].numel(), seen, pairs=_is_single(g), g=gs, x=xs, trace=traces, dx=dxs,
-            decay_ptr=decay, gain_ptr=gain, v0_ptr=_contiguous(v0), **_leak(numbers, period, has_floor),
+            decay_ptr=decay, gain_ptr=gain, v0_ptr=contiguous(v0), **_leak(numbers, period, has_floor),
             dv0_ptr=dv0, ddecay_ptr=ddecay, dgain_ptr=dgain, steps=g.shape[0],
         )  # fmt: skip
     return outs
@@ -226,12 +190,12 @@ def leaky_jvp(
 ) -> Tensor:  # fmt: skip
     """The leaf op ``leaky_jvp``."""
     tangent = torch.empty_like(trace)
-    period, (decay, gain, ddecay, dgain) = _periodic(x.shape[1:], decay, gain, ddecay, dgain)
+    period, (decay, gain, ddecay, dgain) = periodic(x.shape[1:], decay, gain, ddecay, dgain)
     with arranged([x, dx, trace], [tangent]) as seen:
         xs, dxs, traces, out = seen.series
         launch(
             leaky_tangent_kernel, x, x.shape[1:].numel(), seen, pairs=_is_single(x), x=xs, dx=dxs, trace=traces,
             tangent=out, decay_ptr=decay, gain_ptr=gain, **_leak(numbers, period, has_floor), steps=x.shape[0],
-            ddecay_ptr=ddecay, dgain_ptr=dgain, v0_ptr=_contiguous(v0), dv0_ptr=_contiguous(dv0),
+            ddecay_ptr=ddecay, dgain_ptr=dgain, v0_ptr=contiguous(v0), dv0_ptr=contiguous(dv0),
         )  # fmt: skip
     return tangent

@@ -1,0 +1,339 @@
+// LIF neurons forward and backward in time, for layers too small to fill a GPU: see lif_stream.cuh. The definition, the residuals and
+// the names are those of neurokernels/ops/lif (reference.py, README.md); a product and a sum are rounded separately (-fmad=false).
+#include "cuda/lif_stream.cuh"
+
+namespace nk::lif {
+
+enum Reset : int { kZero = 0, kSubtract = 1, kNoReset = 2 };
+enum Kind : int { kPlain = 0, kBits = 1, kMembrane = 2 };  // what is kept: nothing or checkpoints, two bits, membranes
+
+/// The rule, and its parameters as a tensor of the last dimensions in which they vary, or as a number.
+struct Rule {
+  const void *decay, *threshold, *gain, *v_reset, *v0, *left;
+  double decay_number, threshold_number, gain_number, v_reset_number, floor, peak, slope, low, per_unit;
+  int64_t total, width, period;
+  int steps, refractory, reset, above, has_floor, detach, shape, last;
+};
+
+struct Forward {
+  Rule rule;
+  Series x, spikes;
+  void *membrane, *left, *residual, *counts;
+};
+
+struct Backward {
+  Rule rule;
+  Series g, x, dx, u;
+  const void *da, *residual, *counts, *table;
+  void *dv0, *ddecay, *dthreshold, *dgain, *dv_reset;
+};
+
+/// A neuron of type S with its options, in registers.
+template <class S>
+struct Neuron {
+  S decay, threshold, gain, v_reset, floor, slope;
+  int refractory, reset;
+  bool above, has_floor;
+
+  __device__ __forceinline__ Neuron(const Rule& p, const Here& h)
+      : floor(static_cast<S>(p.floor)),
+        slope(static_cast<S>(p.slope)),
+        refractory(p.refractory),
+        reset(p.reset),
+        above(p.above),
+        has_floor(p.has_floor) {
+    const int64_t at = h.n % p.period;
+    decay = value_or<S>(p.decay, p.decay_number, at, h.exists);
+    threshold = value_or<S>(p.threshold, p.threshold_number, at, h.exists);
+    gain = value_or<S>(p.gain, p.gain_number, at, h.exists);
+    v_reset = value_or<S>(p.v_reset, p.v_reset_number, at, h.exists);
+  }
+
+  /// The membrane before the reset. NaN passes the floor. Without refractory steps `left` stays zero.
+  __device__ __forceinline__ S membrane(S x, S c, int left) const {
+    S u = decay * c + gain * x;
+    u = has_floor && u <= floor ? floor : u;
+    return left > 0 ? v_reset : u;
+  }
+  __device__ __forceinline__ bool resets(S u) const { return u > threshold || (!above && u == threshold); }
+  __device__ __forceinline__ S carried(S u) const {
+    const S target = reset == kZero ? v_reset : reset == kSubtract ? u - threshold : u;
+    return resets(u) ? target : u;
+  }
+  __device__ __forceinline__ int rest(S u, int left) const { return u >= threshold ? refractory : max(left - 1, 0); }
+};
+
+template <class X>
+using State = decltype(widen(X{}));
+
+template <class X>
+__device__ __forceinline__ X spike(bool fires);
+template <>
+__device__ __forceinline__ float spike<float>(bool fires) { return fires ? 1.0f : 0.0f; }
+template <>
+__device__ __forceinline__ double spike<double>(bool fires) { return fires ? 1.0 : 0.0; }
+template <>
+__device__ __forceinline__ Bfloat16 spike<Bfloat16>(bool fires) { return {static_cast<uint16_t>(fires ? 0x3f80 : 0)}; }
+template <>
+__device__ __forceinline__ Float16 spike<Float16>(bool fires) { return {static_cast<uint16_t>(fires ? 0x3c00 : 0)}; }
+
+// Forward --------------------------------------------------------------------------------------------------------------------------
+
+template <class X, int KIND>
+__device__ __forceinline__ void forward(const Forward& p, unsigned char* memory) {
+  using S = State<X>;
+  const Rule& r = p.rule;
+  const Here h = here(r.total);
+  if (h.first >= r.total) return;
+  const Neuron<S> neuron(r, h);
+  const Stream<X> xs(p.x, memory + threadIdx.x / kLanes * Stream<X>::kBytes, h, r.width, r.steps);
+  X* spikes = place<X>(p.spikes, h.exists ? h.n : 0, r.width);  // moves on with time, as what is kept does
+  S* kept = static_cast<S*>(p.residual) + h.n;
+  S c = value_or<S>(r.v0, 0.0, h.n, h.exists);
+  int left = value_or<int>(r.left, 0.0, h.n, h.exists);
+  const bool boxcar = r.shape == 1;
+  for (int i = 0; i < kStages; ++i) {
+    xs.issue(i * kChunk, i);
+    commit();
+  }
+  for (int t = 0, stage = 0; t < r.steps; t += kChunk, stage = (stage + 1) % kStages) {
+    X values[kChunk];
+    wait<kStages - 1>();
+    __syncwarp();
+    xs.take(t, stage, values);
+    __syncwarp();
+    xs.issue(t + kStages * kChunk, stage);
+    commit();
+    uint32_t word = 0;
+    const int count = min(kChunk, r.steps - t);
+    NK_UNROLL
+    for (int k = 0; k < kChunk; ++k) {
+      if (k >= count) break;
+      const S u = neuron.membrane(widen(values[k]), c, left);
+      if (h.exists) *spikes = spike<X>(u >= neuron.threshold);
+      spikes += p.spikes.time;
+      if (KIND == kMembrane) {
+        if (h.exists) *kept = u;
+        kept += r.total;
+      }
+      if (KIND == kBits) {
+        const bool dead = left > 0 || (neuron.has_floor && u <= neuron.floor);
+        const S z = neuron.slope * (u - neuron.threshold);
+        const bool takes = !dead && (!boxcar || (z < S(1) && z > S(-1)));
+        const bool keeps = !dead && !(neuron.reset == kZero && neuron.resets(u));
+        word |= (uint32_t{takes} | uint32_t{keeps} << 1) << 2 * k;
+      }
+      c = neuron.carried(u);
+      left = neuron.rest(u, left);
+    }
+    const bool more = h.exists && t + kChunk < r.steps;
+    if (KIND == kBits && h.exists) static_cast<uint32_t*>(p.residual)[t / kChunk * r.total + h.n] = word;
+    if (KIND == kPlain && p.residual && more) kept[t / kChunk * r.total] = c;
+    if (p.counts && more) static_cast<uint8_t*>(p.counts)[t / kChunk * r.total + h.n] = min(left, 255);
+  }
+  store_if(p.membrane, h, c);
+  store_if(p.left, h, left);
+}
+
+// Backward by bits -----------------------------------------------------------------------------------------------------------------
+
+template <class X>
+__device__ __forceinline__ void backward_bits(const Backward& p, unsigned char* memory) {
+  using S = State<X>;
+  const Rule& r = p.rule;
+  const Here h = here(r.total);
+  if (h.first >= r.total) return;
+  const Neuron<S> neuron(r, h);
+  unsigned char* const mine = memory + threadIdx.x / kLanes * (Stream<X>::kBytes + Rows<uint32_t>::kBytes);
+  const Stream<X> gs(p.g, mine, h, r.width, r.steps);
+  const Rows<uint32_t> words(p.residual, mine + Stream<X>::kBytes, h);
+  X* dx = place<X>(p.dx, h.exists ? h.n : 0, r.width) + r.steps * p.dx.time;  // moves back with time
+  const S peak = static_cast<S>(r.peak), through = peak * neuron.threshold;
+  S a = value_or<S>(p.da, 0.0, h.n, h.exists);
+  const int last = (r.steps - 1) / kChunk * kChunk;
+  for (int i = 0; i < kStages; ++i) {
+    gs.issue(last - i * kChunk, i);
+    words.issue(last / kChunk - i, i);
+    commit();
+  }
+  for (int t = last, stage = 0; t >= 0 && r.steps > 0; t -= kChunk, stage = (stage + 1) % kStages) {
+    X g[kChunk];
+    wait<kStages - 1>();
+    __syncwarp();
+    gs.take(t, stage, g);
+    const uint32_t word = h.exists ? words.take(stage) : 0;
+    __syncwarp();
+    gs.issue(t - kStages * kChunk, stage);
+    words.issue(t / kChunk - kStages, stage);
+    commit();
+    const int count = min(kChunk, r.steps - t);
+    NK_UNROLL
+    for (int k = kChunk - 1; k >= 0; --k) {
+      if (k >= count) continue;
+      S direct = peak * widen(g[k]);
+      if (!r.detach) direct -= through * a;
+      const S z = (word >> 2 * k & 1 ? direct : S(0)) + (word >> (2 * k + 1) & 1 ? a : S(0));
+      dx -= p.dx.time;
+      if (p.dx.mode && h.exists) *dx = narrow<X>(neuron.gain * z);
+      a = neuron.decay * z;
+    }
+  }
+  store_if(p.dv0, h, a);
+}
+
+// Backward by a replay -------------------------------------------------------------------------------------------------------------
+
+template <class S>
+__device__ __forceinline__ S interpolated(S y, const Rule& r, const S* table) {
+  S position = (y - static_cast<S>(r.low)) * static_cast<S>(r.per_unit);
+  const bool within = position >= S(0) && position <= static_cast<S>(r.last);
+  position = within ? position : S(0);
+  const int index = min(static_cast<int>(position), r.last - 1);
+  const S below = table[index], above = table[index + 1];
+  return within ? below + (position - static_cast<S>(index)) * (above - below) : S(0);
+}
+
+/// The surrogate's derivative at each membrane less the threshold, the shape chosen once: neurokernels/surrogate.py.
+template <class S>
+__device__ __forceinline__ void surrogates(const S (&u)[kChunk], S threshold, const Rule& r, const S* table, S (&sigma)[kChunk]) {
+  const S peak = static_cast<S>(r.peak), slope = static_cast<S>(r.slope), one = 1;
+#define NK_SHAPE(CODE, EXPRESSION)                          \
+  case CODE:                                                \
+    NK_UNROLL                                               \
+    for (int k = 0; k < kChunk; ++k) {                      \
+      const S y = u[k] - threshold, z = fabs(slope * y);    \
+      (void)y, (void)z, sigma[k] = EXPRESSION;              \
+    }                                                       \
+    break
+  switch (r.shape) {
+    NK_SHAPE(1, z < one ? peak : S(0));
+    NK_SHAPE(2, peak * (z >= one ? S(0) : one - z));
+    NK_SHAPE(3, peak / (one + z * z));
+    NK_SHAPE(4, peak * exp(-z) / ((one + exp(-z)) * (one + exp(-z))));
+    NK_SHAPE(5, peak / ((one + z) * (one + z)));
+    NK_SHAPE(6, peak * exp(-z * z));
+    NK_SHAPE(7, peak * exp(-z));
+    NK_SHAPE(8, interpolated(y, r, table));
+    default:
+      NK_UNROLL
+      for (int k = 0; k < kChunk; ++k) sigma[k] = peak;
+  }
+#undef NK_SHAPE
+}
+
+template <class X, int KIND>
+__device__ __forceinline__ void backward_replay(const Backward& p, unsigned char* memory) {
+  using S = State<X>;
+  using Kept = Stream<S>;
+  const Rule& r = p.rule;
+  const Here h = here(r.total);
+  if (h.first >= r.total) return;
+  const Neuron<S> neuron(r, h);
+  // One ring for g, one for x where it is read, one for the membranes that were kept, one for what stands before each chunk.
+  constexpr bool kMembranes = KIND == kMembrane;
+  const bool reads_x = p.x.mode != kNothing, learns = p.ddecay || p.dthreshold || p.dgain || p.dv_reset;
+  const int rings = Stream<X>::kBytes * (reads_x ? 2 : 1) + (kMembranes ? Kept::kBytes : 0) + Rows<S>::kBytes;
+  unsigned char* at = memory + threadIdx.x / kLanes * rings;
+  const Stream<X> gs(p.g, at, h, r.width, r.steps);
+  at += Stream<X>::kBytes;
+  const Stream<X> xs(p.x, at, h, r.width, reads_x ? r.steps : 0);
+  at += reads_x ? Stream<X>::kBytes : 0;
+  const Kept us(p.u, at, h, 0, kMembranes ? r.steps : 0);
+  at += kMembranes ? Kept::kBytes : 0;
+  const Rows<S> before(p.residual, at, h);
+  X* dx = place<X>(p.dx, h.exists ? h.n : 0, r.width) + r.steps * p.dx.time;  // moves back with time
+  const S* const table = static_cast<const S*>(p.table);
+  const S c0 = value_or<S>(r.v0, 0.0, h.n, h.exists);
+  const int left0 = value_or<int>(r.left, 0.0, h.n, h.exists);
+  const bool rests = r.refractory > 0;
+  S a = value_or<S>(p.da, 0.0, h.n, h.exists), ddecay = 0, dthreshold = 0, dgain = 0, dv_reset = 0;
+  const int last = (r.steps - 1) / kChunk * kChunk;
+  const auto issue = [&](int t, int stage) {
+    gs.issue(t, stage);
+    xs.issue(t, stage);
+    if (kMembranes) us.issue(t, stage);
+    before.issue(kMembranes ? t - 1 : t / kChunk - 1 - (t < 0), stage);
+    commit();
+  };
+  for (int i = 0; i < kStages; ++i) issue(last - i * kChunk, i);
+  for (int t = last, stage = 0; t >= 0 && r.steps > 0; t -= kChunk, stage = (stage + 1) % kStages) {
+    X g[kChunk], x[kChunk];
+    S u[kChunk], sigma[kChunk];
+    wait<kStages - 1>();
+    __syncwarp();
+    gs.take(t, stage, g);
+    xs.take(t, stage, x);
+    if (kMembranes) us.take(t, stage, u);
+    const S row = h.exists && t > 0 ? before.take(stage) : S(0);
+    __syncwarp();
+    issue(t - kStages * kChunk, stage);
+    // The membranes of the chunk, from what stands before it, and a bit for each that rests.
+    const S start = t == 0 ? c0 : kMembranes ? neuron.carried(row) : row;
+    int left = left0;
+    if (rests && t > 0) left = h.exists ? static_cast<const uint8_t*>(p.counts)[(t / kChunk - 1) * r.total + h.n] : 0;
+    uint32_t resting = 0;
+    S c = start;
+    NK_UNROLL
+    for (int k = 0; k < kChunk; ++k) {
+      if (!kMembranes) {
+        u[k] = neuron.membrane(widen(x[k]), c, left);
+        c = neuron.carried(u[k]);
+      }
+      resting |= uint32_t{left > 0} << k;
+      left = rests ? neuron.rest(u[k], left) : 0;
+    }
+    surrogates(u, neuron.threshold, r, table, sigma);
+    const int count = min(kChunk, r.steps - t);
+    NK_UNROLL
+    for (int k = kChunk - 1; k >= 0; --k) {
+      if (k >= count) continue;
+      const S from = widen(g[k]) * sigma[k];
+      const bool resets = neuron.resets(u[k]);
+      S keep = neuron.reset == kZero && resets ? S(0) : a;
+      S jump = 0;
+      if (!r.detach) {
+        jump = a * (neuron.reset == kZero ? neuron.v_reset - u[k] : -neuron.threshold) * sigma[k];
+        keep += jump;
+      }
+      const bool dead = (neuron.has_floor && u[k] <= neuron.floor) || resting >> k & 1;
+      const S z = dead ? S(0) : from + keep;
+      dx -= p.dx.time;
+      if (p.dx.mode && h.exists) *dx = narrow<X>(neuron.gain * z);
+      if (learns) {
+        const S previous = k == 0 ? start : neuron.carried(u[k > 0 ? k - 1 : 0]);
+        ddecay += z * previous;
+        dgain += z * static_cast<S>(widen(x[k]));
+        if (!(resting >> k & 1)) {
+          dthreshold += -from - (neuron.reset == kSubtract && resets ? a : S(0)) - jump;
+          dv_reset += neuron.reset == kZero && resets ? a : S(0);
+        }
+      }
+      a = neuron.decay * z;
+    }
+  }
+  store_if(p.dv0, h, a);
+  store_if(p.ddecay, h, ddecay);
+  store_if(p.dthreshold, h, dthreshold);
+  store_if(p.dgain, h, dgain);
+  store_if(p.dv_reset, h, dv_reset);
+}
+
+}  // namespace nk::lif
+
+#define NK_LIF_KERNEL(NAME, ARGUMENTS, THREADS, BODY) \
+  NK_KERNEL(NAME, nk::lif::ARGUMENTS, THREADS) {      \
+    NK_SHARED(memory);                                \
+    BODY(p, memory);                                  \
+  }
+#define NK_LIF(SUFFIX, X)                                                                                                     \
+  NK_LIF_KERNEL(lif_forward_##SUFFIX##_plain, Forward, 128, (nk::lif::forward<X, nk::lif::kPlain>))                           \
+  NK_LIF_KERNEL(lif_forward_##SUFFIX##_bits, Forward, 128, (nk::lif::forward<X, nk::lif::kBits>))                             \
+  NK_LIF_KERNEL(lif_forward_##SUFFIX##_membrane, Forward, 128, (nk::lif::forward<X, nk::lif::kMembrane>))                     \
+  NK_LIF_KERNEL(lif_backward_##SUFFIX##_plain, Backward, 128, (nk::lif::backward_replay<X, nk::lif::kPlain>))                 \
+  NK_LIF_KERNEL(lif_backward_##SUFFIX##_bits, Backward, 128, nk::lif::backward_bits<X>)                                       \
+  NK_LIF_KERNEL(lif_backward_##SUFFIX##_membrane, Backward, 128, (nk::lif::backward_replay<X, nk::lif::kMembrane>))
+
+NK_LIF(f32, float)
+NK_LIF(f64, double)
+NK_LIF(bf16, nk::device::Bfloat16)
+NK_LIF(f16, nk::device::Float16)
