@@ -19,7 +19,7 @@ BLAS = 512  # units in the last place
 
 def big(op, sample, backend):
     """Enough for more than one thread; an interpreter has one anyway, and little time."""
-    shape = sample.shape if backend == "triton" else op.large
+    shape = sample.shape if backend in ("triton", "cuda") else op.large
     return sample.tensors(torch.float32, shape=shape[::-1] if sample.options.get("time_dim") == -1 else shape)
 
 

@@ -128,6 +128,7 @@ _BAD_LIF = (
 LIF = Op(
     name="lif",
     call=_lif,
+    backends=("reference", "cpu", "triton", "cuda"),
     definition=lambda x, **arguments: definitions.lif(x, **arguments)[:2],
     samples=(
         Sample("plain", _input, {"decay": 0.8}),
