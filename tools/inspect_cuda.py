@@ -1,6 +1,6 @@
 """The machine code of the CUDA kernels: registers, shared memory, spills, instructions.
 
-    python tools/inspect_cuda.py [--nvrtc] [--json-file FILE]
+    python tools/inspect_cuda.py [--nvrtc [--arch 80 90]] [--json-file FILE]
 
 Reads the fatbins that nvcc made when neurokernels was installed (sm_80 and sm_90), or, with ``--nvrtc``, compiles the
 sources as a machine without nvcc does at first use, through CuPy. Needs no GPU. Exits with 1 if a kernel spills.
@@ -23,8 +23,6 @@ from rich.table import Table
 import neurokernels
 import sass
 from neurokernels._core import cuda
-
-ARCHES = ((8, 0), (9, 0))
 
 
 @dataclass(frozen=True)
@@ -67,9 +65,9 @@ def inspected(binary: Path) -> Iterator[Row]:
             )  # fmt: skip
 
 
-def by_nvrtc(source: str) -> Iterator[Row]:
+def by_nvrtc(source: str, arches: tuple[int, ...]) -> Iterator[Row]:
     """The kernels of a source, compiled through CuPy for each architecture, and not from the cache."""
-    for capability in ARCHES:
+    for capability in (divmod(arch, 10) for arch in arches):
         with tempfile.TemporaryDirectory() as folder:
             os.environ["XDG_CACHE_HOME"] = folder
             binary = Path(folder, f"{source}.cubin")
@@ -90,15 +88,16 @@ def _compiler(nvrtc: bool) -> str:
     return f"nvcc {found[1]}" if (found := re.search(r"V([\d.]+)", said)) else "nvcc"
 
 
-def main(nvrtc: bool = False, json_file: Path | None = None) -> None:
+def main(nvrtc: bool = False, arch: tuple[int, ...] = (80, 90), json_file: Path | None = None) -> None:
     """Prints what the kernels became.
 
     Args:
         nvrtc: Compile with NVRTC, through CuPy, instead of reading what nvcc made.
+        arch: Compute capabilities for NVRTC, for example 80 90.
         json_file: Where to write the table.
     """
     if nvrtc:
-        rows = [row for source in sources() for row in by_nvrtc(source)]
+        rows = [row for source in sources() for row in by_nvrtc(source, arch)]
     else:
         rows = [row for source in sources() for row in inspected(cuda.SHIPPED / f"{source}.fatbin")]
     table = Table(*(name.replace("_", " ") for name in Row.__dataclass_fields__))

@@ -58,18 +58,33 @@ __device__ __forceinline__ float widen(Float16 value) {
 }
 
 // Rounding is to nearest, ties to even; NaN stays NaN.
-template <class To, class T>
-__device__ __forceinline__ To narrow(T value) {
-  if constexpr (sizeof(To) > 2) {
+template <class To>
+struct Narrow {
+  template <class T>
+  static __device__ __forceinline__ To from(T value) {
     return static_cast<To>(value);
-  } else {
-    To half;
-    if constexpr (__is_same(To, Bfloat16))
-      asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(half.bits) : "f"(value));
-    else
-      asm("cvt.rn.f16.f32 %0, %1;" : "=h"(half.bits) : "f"(value));
+  }
+};
+template <>
+struct Narrow<Bfloat16> {
+  static __device__ __forceinline__ Bfloat16 from(float value) {
+    Bfloat16 half;
+    asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(half.bits) : "f"(value));
     return half;
   }
+};
+template <>
+struct Narrow<Float16> {
+  static __device__ __forceinline__ Float16 from(float value) {
+    Float16 half;
+    asm("cvt.rn.f16.f32 %0, %1;" : "=h"(half.bits) : "f"(value));
+    return half;
+  }
+};
+
+template <class To, class T>
+__device__ __forceinline__ To narrow(T value) {
+  return Narrow<To>::from(value);
 }
 
 }  // namespace nk::device

@@ -12,7 +12,7 @@ struct Rule {
   const void *decay, *threshold, *gain, *v_reset, *v0, *left;
   double decay_number, threshold_number, gain_number, v_reset_number, floor, peak, slope, low, per_unit;
   int64_t total, width, period;
-  int steps, refractory, reset, above, has_floor, detach, shape, last;
+  int steps, refractory, reset, above, has_floor, detach, shape, last, is_float16, unused;
 };
 
 struct Forward {
@@ -63,29 +63,48 @@ struct Neuron {
   __device__ __forceinline__ int rest(S u, int left) const { return u >= threshold ? refractory : max(left - 1, 0); }
 };
 
-template <class X>
-using State = decltype(widen(X{}));
+/// Two bytes of either kind: which one is the launch's choice, and no other kernel.
+struct Half {
+  uint16_t bits;
+};
 
+/// How values are stored.
 template <class X>
-__device__ __forceinline__ X spike(bool fires);
+struct Format {
+  using State = X;
+  __device__ __forceinline__ explicit Format(const Rule&) {}
+  __device__ __forceinline__ X widen(X value) const { return value; }
+  __device__ __forceinline__ X narrow(X value) const { return value; }
+  __device__ __forceinline__ X spike(bool fires) const { return fires ? X(1) : X(0); }
+};
 template <>
-__device__ __forceinline__ float spike<float>(bool fires) { return fires ? 1.0f : 0.0f; }
-template <>
-__device__ __forceinline__ double spike<double>(bool fires) { return fires ? 1.0 : 0.0; }
-template <>
-__device__ __forceinline__ Bfloat16 spike<Bfloat16>(bool fires) { return {static_cast<uint16_t>(fires ? 0x3f80 : 0)}; }
-template <>
-__device__ __forceinline__ Float16 spike<Float16>(bool fires) { return {static_cast<uint16_t>(fires ? 0x3c00 : 0)}; }
+struct Format<Half> {
+  using State = float;
+  bool is_float16;
+  __device__ __forceinline__ explicit Format(const Rule& r) : is_float16(r.is_float16) {}
+  __device__ __forceinline__ float widen(Half value) const {
+    const float of_float16 = device::widen(Float16{value.bits}), of_bfloat16 = device::widen(Bfloat16{value.bits});
+    return is_float16 ? of_float16 : of_bfloat16;
+  }
+  __device__ __forceinline__ Half narrow(float value) const {
+    const uint16_t to_float16 = device::narrow<Float16>(value).bits, to_bfloat16 = device::narrow<Bfloat16>(value).bits;
+    return {is_float16 ? to_float16 : to_bfloat16};
+  }
+  __device__ __forceinline__ Half spike(bool fires) const {
+    return {static_cast<uint16_t>(fires ? (is_float16 ? 0x3c00 : 0x3f80) : 0)};
+  }
+};
 
 // Forward --------------------------------------------------------------------------------------------------------------------------
 
 template <class X, int KIND>
 __device__ __forceinline__ void forward(const Forward& p, unsigned char* memory) {
-  using S = State<X>;
+  using S = typename Format<X>::State;
   const Rule& r = p.rule;
   const Here h = here(r.total);
   if (h.first >= r.total) return;
   const Neuron<S> neuron(r, h);
+  const Format<X> format(r);
   const Stream<X> xs(p.x, memory + threadIdx.x / kLanes * Stream<X>::kBytes, h, r.width, r.steps);
   X* spikes = place<X>(p.spikes, h.exists ? h.n : 0, r.width);  // moves on with time, as what is kept does
   S* kept = static_cast<S*>(p.residual) + h.n;
@@ -109,8 +128,8 @@ __device__ __forceinline__ void forward(const Forward& p, unsigned char* memory)
     NK_UNROLL
     for (int k = 0; k < kChunk; ++k) {
       if (k >= count) break;
-      const S u = neuron.membrane(widen(values[k]), c, left);
-      if (h.exists) *spikes = spike<X>(u >= neuron.threshold);
+      const S u = neuron.membrane(format.widen(values[k]), c, left);
+      if (h.exists) *spikes = format.spike(u >= neuron.threshold);
       spikes += p.spikes.time;
       if (KIND == kMembrane) {
         if (h.exists) *kept = u;
@@ -139,11 +158,12 @@ __device__ __forceinline__ void forward(const Forward& p, unsigned char* memory)
 
 template <class X>
 __device__ __forceinline__ void backward_bits(const Backward& p, unsigned char* memory) {
-  using S = State<X>;
+  using S = typename Format<X>::State;
   const Rule& r = p.rule;
   const Here h = here(r.total);
   if (h.first >= r.total) return;
   const Neuron<S> neuron(r, h);
+  const Format<X> format(r);
   unsigned char* const mine = memory + threadIdx.x / kLanes * (Stream<X>::kBytes + Rows<uint32_t>::kBytes);
   const Stream<X> gs(p.g, mine, h, r.width, r.steps);
   const Rows<uint32_t> words(p.residual, mine + Stream<X>::kBytes, h);
@@ -170,11 +190,11 @@ __device__ __forceinline__ void backward_bits(const Backward& p, unsigned char* 
     NK_UNROLL
     for (int k = kChunk - 1; k >= 0; --k) {
       if (k >= count) continue;
-      S direct = peak * widen(g[k]);
+      S direct = peak * format.widen(g[k]);
       if (!r.detach) direct -= through * a;
       const S z = (word >> 2 * k & 1 ? direct : S(0)) + (word >> (2 * k + 1) & 1 ? a : S(0));
       dx -= p.dx.time;
-      if (p.dx.mode && h.exists) *dx = narrow<X>(neuron.gain * z);
+      if (p.dx.mode && h.exists) *dx = format.narrow(neuron.gain * z);
       a = neuron.decay * z;
     }
   }
@@ -223,12 +243,13 @@ __device__ __forceinline__ void surrogates(const S (&u)[kChunk], S threshold, co
 
 template <class X, int KIND>
 __device__ __forceinline__ void backward_replay(const Backward& p, unsigned char* memory) {
-  using S = State<X>;
+  using S = typename Format<X>::State;
   using Kept = Stream<S>;
   const Rule& r = p.rule;
   const Here h = here(r.total);
   if (h.first >= r.total) return;
   const Neuron<S> neuron(r, h);
+  const Format<X> format(r);
   // One ring for g, one for x where it is read, one for the membranes that were kept, one for what stands before each chunk.
   constexpr bool kMembranes = KIND == kMembrane;
   const bool reads_x = p.x.mode != kNothing, learns = p.ddecay || p.dthreshold || p.dgain || p.dv_reset;
@@ -276,7 +297,7 @@ __device__ __forceinline__ void backward_replay(const Backward& p, unsigned char
     NK_UNROLL
     for (int k = 0; k < kChunk; ++k) {
       if (!kMembranes) {
-        u[k] = neuron.membrane(widen(x[k]), c, left);
+        u[k] = neuron.membrane(format.widen(x[k]), c, left);
         c = neuron.carried(u[k]);
       }
       resting |= uint32_t{left > 0} << k;
@@ -287,7 +308,7 @@ __device__ __forceinline__ void backward_replay(const Backward& p, unsigned char
     NK_UNROLL
     for (int k = kChunk - 1; k >= 0; --k) {
       if (k >= count) continue;
-      const S from = widen(g[k]) * sigma[k];
+      const S from = format.widen(g[k]) * sigma[k];
       const bool resets = neuron.resets(u[k]);
       S keep = neuron.reset == kZero && resets ? S(0) : a;
       S jump = 0;
@@ -298,11 +319,11 @@ __device__ __forceinline__ void backward_replay(const Backward& p, unsigned char
       const bool dead = (neuron.has_floor && u[k] <= neuron.floor) || resting >> k & 1;
       const S z = dead ? S(0) : from + keep;
       dx -= p.dx.time;
-      if (p.dx.mode && h.exists) *dx = narrow<X>(neuron.gain * z);
+      if (p.dx.mode && h.exists) *dx = format.narrow(neuron.gain * z);
       if (learns) {
         const S previous = k == 0 ? start : neuron.carried(u[k > 0 ? k - 1 : 0]);
         ddecay += z * previous;
-        dgain += z * static_cast<S>(widen(x[k]));
+        dgain += z * format.widen(x[k]);
         if (!(resting >> k & 1)) {
           dthreshold += -from - (neuron.reset == kSubtract && resets ? a : S(0)) - jump;
           dv_reset += neuron.reset == kZero && resets ? a : S(0);
@@ -335,5 +356,4 @@ __device__ __forceinline__ void backward_replay(const Backward& p, unsigned char
 
 NK_LIF(f32, float)
 NK_LIF(f64, double)
-NK_LIF(bf16, nk::device::Bfloat16)
-NK_LIF(f16, nk::device::Float16)
+NK_LIF(f16, nk::lif::Half)

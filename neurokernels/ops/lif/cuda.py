@@ -42,6 +42,7 @@ class _Rule(ctypes.Structure):
         *((name, _Number) for name in ("floor", "peak", "slope", "low", "per_unit")),
         *((name, _Long) for name in ("total", "width", "period")),
         *((n, _Int) for n in ("steps", "refractory", "reset", "above", "has_floor", "detach", "shape", "last")),
+        ("is_float16", _Int), ("unused", _Int),
     )  # fmt: skip
 
 
@@ -60,7 +61,7 @@ class _Backward(ctypes.Structure):
     )  # fmt: skip
 
 
-_SUFFIX = {torch.float32: "f32", torch.float64: "f64", torch.bfloat16: "bf16", torch.float16: "f16"}
+_SUFFIX = {torch.float32: "f32", torch.float64: "f64", torch.bfloat16: "f16", torch.float16: "f16"}
 _KIND = {"none": "plain", "recompute": "plain", "bits": "bits", "membrane": "membrane"}
 
 
@@ -96,13 +97,14 @@ def _series(series: Strided, total: int, width: int) -> _Series:
 
 def _rule(
     template: bytes, seen: Seen, neurons: torch.Size, steps: int, parameters: tuple[Tensor | None, ...],
-    v0: Tensor | None, countdown: Tensor | None, keep: list[Tensor | None],
+    v0: Tensor | None, countdown: Tensor | None, dtype: torch.dtype, keep: list[Tensor | None],
 ) -> _Rule:  # fmt: skip
     """The struct of a call. What it points to is added to ``keep``, which has to live until the launch."""
     made = _Rule.from_buffer_copy(template)
     period, given = periodic(neurons, *parameters)
     given += [contiguous(v0), contiguous(countdown)]
     made.decay, made.threshold, made.gain, made.v_reset, made.v0, made.left = map(cuda.pointer, given)
+    made.is_float16 = dtype == torch.float16
     made.total, made.width, made.period, made.steps = neurons.numel(), seen.inner or 0, max(period, 1), steps
     keep += given
     return made
@@ -131,7 +133,9 @@ def forward(
         xs, spikes = seen.series
         width = seen.inner or 0
         arguments = _Forward(
-            _rule(template, seen, x.shape[1:], x.shape[0], (decay, threshold, gain, v_reset), v0, countdown, keep),
+            _rule(
+                template, seen, x.shape[1:], x.shape[0], (decay, threshold, gain, v_reset), v0, countdown, x.dtype, keep
+            ),
             _series(xs, total, width), _series(spikes, total, width), cuda.pointer(out.membrane),
             cuda.pointer(out.countdown), cuda.pointer(out.residual), cuda.pointer(out.counts),
         )  # fmt: skip
@@ -163,7 +167,9 @@ def backward(
     with arranged([g, x], [dx]) as seen:
         gs, xs, dxs = seen.series
         width = seen.inner or 0
-        made = _rule(template, seen, g.shape[1:], g.shape[0], (decay, threshold, gain, v_reset), v0, countdown, keep)
+        made = _rule(
+            template, seen, g.shape[1:], g.shape[0], (decay, threshold, gain, v_reset), v0, countdown, g.dtype, keep
+        )  # fmt: skip
         table = _add_table(made, rule, table)
         kept = Strided(residual if kind == "membrane" else None, total, 0, 1)
         arguments = _Backward(
