@@ -92,8 +92,10 @@ __device__ __forceinline__ To narrow(T value) {
 
 #ifdef __CUDACC__
 #define NK_UNROLL _Pragma("unroll")
+#define NK_ROLLED _Pragma("unroll 1")
 #else
 #define NK_UNROLL
+#define NK_ROLLED
 #endif
 
 namespace nk::device {

@@ -28,39 +28,65 @@ struct Backward {
   void *dv0, *ddecay, *dthreshold, *dgain, *dv_reset;
 };
 
-/// A neuron of type S with its options, in registers.
+/// The next number above; what nothing reaches if there is none.
+__device__ __forceinline__ float above(float x) {
+  const int bits = __float_as_int(x);
+  if (!(x < __int_as_float(0x7f800000))) return __int_as_float(0x7fc00000);
+  return x == 0 ? __int_as_float(1) : __int_as_float(bits + (bits < 0 ? -1 : 1));
+}
+__device__ __forceinline__ double above(double x) {
+  const long long bits = __double_as_longlong(x);
+  if (!(x < __longlong_as_double(0x7ff0000000000000))) return __longlong_as_double(0x7ff8000000000000);
+  return x == 0 ? __longlong_as_double(1) : __longlong_as_double(bits + (bits < 0 ? -1 : 1));
+}
+
+/// A neuron of type S in registers. Options are numbers, so that a step has few instructions and no branch: a reset above the threshold
+/// is one that reaches the next number, no floor is one at minus infinity, a membrane without a reset has zero subtracted.
 template <class S>
 struct Neuron {
-  S decay, threshold, gain, v_reset, floor, slope;
-  int refractory, reset;
-  bool above, has_floor;
+  S decay, threshold, gain, v_reset, reset_at, less, floor, dead_at, slope;
+  int refractory;
+  bool to_v_reset, subtracts, boxcar;
 
   __device__ __forceinline__ Neuron(const Rule& p, const Here& h)
-      : floor(static_cast<S>(p.floor)),
-        slope(static_cast<S>(p.slope)),
+      : slope(static_cast<S>(p.slope)),
         refractory(p.refractory),
-        reset(p.reset),
-        above(p.above),
-        has_floor(p.has_floor) {
+        to_v_reset(p.reset == kZero),
+        subtracts(p.reset == kSubtract),
+        boxcar(p.shape == 1) {
     const int64_t at = h.n % p.period;
+    const S infinity = static_cast<S>(__int_as_float(0x7f800000));
     decay = value_or<S>(p.decay, p.decay_number, at, h.exists);
     threshold = value_or<S>(p.threshold, p.threshold_number, at, h.exists);
     gain = value_or<S>(p.gain, p.gain_number, at, h.exists);
     v_reset = value_or<S>(p.v_reset, p.v_reset_number, at, h.exists);
+    reset_at = p.above ? above(threshold) : threshold;
+    less = subtracts ? threshold : S(0);
+    floor = p.has_floor ? static_cast<S>(p.floor) : -infinity;
+    dead_at = p.has_floor ? floor : infinity - infinity;  // NaN: nothing is below it
   }
 
   /// The membrane before the reset. NaN passes the floor. Without refractory steps `left` stays zero.
   __device__ __forceinline__ S membrane(S x, S c, int left) const {
     S u = decay * c + gain * x;
-    u = has_floor && u <= floor ? floor : u;
+    u = u <= floor ? floor : u;
     return left > 0 ? v_reset : u;
   }
-  __device__ __forceinline__ bool resets(S u) const { return u > threshold || (!above && u == threshold); }
+  __device__ __forceinline__ bool resets(S u) const { return u >= reset_at; }
+  __device__ __forceinline__ bool is_dead(S u, bool resting) const { return resting | (u <= dead_at); }
   __device__ __forceinline__ S carried(S u) const {
-    const S target = reset == kZero ? v_reset : reset == kSubtract ? u - threshold : u;
+    const S target = to_v_reset ? v_reset : u - less;
     return resets(u) ? target : u;
   }
   __device__ __forceinline__ int rest(S u, int left) const { return u >= threshold ? refractory : max(left - 1, 0); }
+
+  /// Bit 0 where dL/ds reaches u, bit 1 where dL/dc does.
+  __device__ __forceinline__ uint32_t bits(S u, int left) const {
+    const bool live = !is_dead(u, left > 0);
+    const bool takes = live & (!boxcar | (fabs(slope * (u - threshold)) < S(1)));
+    const bool keeps = live & !(to_v_reset & resets(u));
+    return uint32_t{takes} | uint32_t{keeps} << 1;
+  }
 };
 
 /// Two bytes of either kind: which one is the launch's choice, and no other kernel.
@@ -110,41 +136,39 @@ __device__ __forceinline__ void forward(const Forward& p, unsigned char* memory)
   S* kept = static_cast<S*>(p.residual) + h.n;
   S c = value_or<S>(r.v0, 0.0, h.n, h.exists);
   int left = value_or<int>(r.left, 0.0, h.n, h.exists);
-  const bool boxcar = r.shape == 1;
   for (int i = 0; i < kStages; ++i) {
     xs.issue(i * kChunk, i);
     commit();
   }
+  uint32_t word = 0;
+  const auto step = [&](X value, int k) {
+    const S u = neuron.membrane(format.widen(value), c, left);
+    if (h.exists) *spikes = format.spike(u >= neuron.threshold);
+    spikes += p.spikes.time;
+    if (KIND == kMembrane) {
+      if (h.exists) *kept = u;
+      kept += r.total;
+    }
+    if (KIND == kBits) word |= neuron.bits(u, left) << 2 * k;
+    c = neuron.carried(u);
+    left = neuron.rest(u, left);
+  };
   for (int t = 0, stage = 0; t < r.steps; t += kChunk, stage = (stage + 1) % kStages) {
-    X values[kChunk];
     wait<kStages - 1>();
     __syncwarp();
-    xs.take(t, stage, values);
-    __syncwarp();
-    xs.issue(t + kStages * kChunk, stage);
-    commit();
-    uint32_t word = 0;
-    const int count = min(kChunk, r.steps - t);
-    NK_UNROLL
-    for (int k = 0; k < kChunk; ++k) {
-      if (k >= count) break;
-      const S u = neuron.membrane(format.widen(values[k]), c, left);
-      if (h.exists) *spikes = format.spike(u >= neuron.threshold);
-      spikes += p.spikes.time;
-      if (KIND == kMembrane) {
-        if (h.exists) *kept = u;
-        kept += r.total;
-      }
-      if (KIND == kBits) {
-        const bool dead = left > 0 || (neuron.has_floor && u <= neuron.floor);
-        const S z = neuron.slope * (u - neuron.threshold);
-        const bool takes = !dead && (!boxcar || (z < S(1) && z > S(-1)));
-        const bool keeps = !dead && !(neuron.reset == kZero && neuron.resets(u));
-        word |= (uint32_t{takes} | uint32_t{keeps} << 1) << 2 * k;
-      }
-      c = neuron.carried(u);
-      left = neuron.rest(u, left);
+    word = 0;
+    if (t + kChunk <= r.steps) {
+      X values[kChunk];
+      xs.take(t, stage, values);
+      __syncwarp();
+      xs.issue(t + kStages * kChunk, stage);
+      NK_UNROLL
+      for (int k = 0; k < kChunk; ++k) step(values[k], k);
+    } else {
+      NK_ROLLED
+      for (int k = 0; k < r.steps - t; ++k) step(xs.take(t, stage, k), k);
     }
+    commit();
     const bool more = h.exists && t + kChunk < r.steps;
     if (KIND == kBits && h.exists) static_cast<uint32_t*>(p.residual)[t / kChunk * r.total + h.n] = word;
     if (KIND == kPlain && p.residual && more) kept[t / kChunk * r.total] = c;
@@ -169,6 +193,7 @@ __device__ __forceinline__ void backward_bits(const Backward& p, unsigned char* 
   const Rows<uint32_t> words(p.residual, mine + Stream<X>::kBytes, h);
   X* dx = place<X>(p.dx, h.exists ? h.n : 0, r.width) + r.steps * p.dx.time;  // moves back with time
   const S peak = static_cast<S>(r.peak), through = peak * neuron.threshold;
+  const bool writes = p.dx.mode && h.exists;
   S a = value_or<S>(p.da, 0.0, h.n, h.exists);
   const int last = (r.steps - 1) / kChunk * kChunk;
   for (int i = 0; i < kStages; ++i) {
@@ -176,26 +201,32 @@ __device__ __forceinline__ void backward_bits(const Backward& p, unsigned char* 
     words.issue(last / kChunk - i, i);
     commit();
   }
+  uint32_t word = 0;
+  const auto step = [&](X value, int k) {
+    S direct = peak * format.widen(value);
+    if (!r.detach) direct -= through * a;
+    const S z = (word >> 2 * k & 1 ? direct : S(0)) + (word >> (2 * k + 1) & 1 ? a : S(0));
+    dx -= p.dx.time;
+    if (writes) *dx = format.narrow(neuron.gain * z);
+    a = neuron.decay * z;
+  };
   for (int t = last, stage = 0; t >= 0 && r.steps > 0; t -= kChunk, stage = (stage + 1) % kStages) {
-    X g[kChunk];
     wait<kStages - 1>();
     __syncwarp();
-    gs.take(t, stage, g);
-    const uint32_t word = h.exists ? words.take(stage) : 0;
+    word = h.exists ? words.take(stage) : 0;
+    X g[kChunk];
+    const bool whole = t + kChunk <= r.steps;
+    if (whole)
+      gs.take(t, stage, g);
+    else
+      NK_ROLLED for (int k = r.steps - t - 1; k >= 0; --k) step(gs.take(t, stage, k), k);
     __syncwarp();
     gs.issue(t - kStages * kChunk, stage);
     words.issue(t / kChunk - kStages, stage);
     commit();
-    const int count = min(kChunk, r.steps - t);
-    NK_UNROLL
-    for (int k = kChunk - 1; k >= 0; --k) {
-      if (k >= count) continue;
-      S direct = peak * format.widen(g[k]);
-      if (!r.detach) direct -= through * a;
-      const S z = (word >> 2 * k & 1 ? direct : S(0)) + (word >> (2 * k + 1) & 1 ? a : S(0));
-      dx -= p.dx.time;
-      if (p.dx.mode && h.exists) *dx = format.narrow(neuron.gain * z);
-      a = neuron.decay * z;
+    if (whole) {
+      NK_UNROLL
+      for (int k = kChunk - 1; k >= 0; --k) step(g[k], k);
     }
   }
   store_if(p.dv0, h, a);
@@ -310,14 +341,13 @@ __device__ __forceinline__ void backward_replay(const Backward& p, unsigned char
       if (k >= count) continue;
       const S from = format.widen(g[k]) * sigma[k];
       const bool resets = neuron.resets(u[k]);
-      S keep = neuron.reset == kZero && resets ? S(0) : a;
+      S keep = neuron.to_v_reset & resets ? S(0) : a;
       S jump = 0;
       if (!r.detach) {
-        jump = a * (neuron.reset == kZero ? neuron.v_reset - u[k] : -neuron.threshold) * sigma[k];
+        jump = a * (neuron.to_v_reset ? neuron.v_reset - u[k] : -neuron.threshold) * sigma[k];
         keep += jump;
       }
-      const bool dead = (neuron.has_floor && u[k] <= neuron.floor) || resting >> k & 1;
-      const S z = dead ? S(0) : from + keep;
+      const S z = neuron.is_dead(u[k], resting >> k & 1) ? S(0) : from + keep;
       dx -= p.dx.time;
       if (p.dx.mode && h.exists) *dx = format.narrow(neuron.gain * z);
       if (learns) {
@@ -325,8 +355,8 @@ __device__ __forceinline__ void backward_replay(const Backward& p, unsigned char
         ddecay += z * previous;
         dgain += z * format.widen(x[k]);
         if (!(resting >> k & 1)) {
-          dthreshold += -from - (neuron.reset == kSubtract && resets ? a : S(0)) - jump;
-          dv_reset += neuron.reset == kZero && resets ? a : S(0);
+          dthreshold += -from - (neuron.subtracts & resets ? a : S(0)) - jump;
+          dv_reset += neuron.to_v_reset & resets ? a : S(0);
         }
       }
       a = neuron.decay * z;

@@ -103,6 +103,12 @@ struct Stream {
       for (int k = 0; k < kChunk; ++k, from += time) values[k] = k < count ? *from : X{};
     }
   }
+
+  /// One of them, for the chunk that is not whole.
+  __device__ __forceinline__ X take(int t, int stage, int k) const {
+    if (!exists) return X{};
+    return sizeof(X) >= 4 || mode == kTiles ? ring[(stage * kChunk + k) * kLanes + lane()] : mine[(t + k) * time];
+  }
 };
 
 /// A ring of rows [neurons] that are contiguous, one for each chunk.

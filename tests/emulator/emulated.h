@@ -268,6 +268,8 @@ inline unsigned __float_as_uint(float a) { return nk::bit_cast<unsigned>(a); }
 inline int __float_as_int(float a) { return nk::bit_cast<int>(a); }
 inline float __uint_as_float(unsigned a) { return nk::bit_cast<float>(a); }
 inline float __int_as_float(int a) { return nk::bit_cast<float>(a); }
+inline long long __double_as_longlong(double a) { return nk::bit_cast<long long>(a); }
+inline double __longlong_as_double(long long a) { return nk::bit_cast<double>(a); }
 inline int __popc(unsigned a) { return __builtin_popcount(a); }
 inline int __ffs(int a) { return __builtin_ffs(a); }
 inline int __clz(int a) { return a ? __builtin_clz(static_cast<unsigned>(a)) : 32; }
