@@ -87,6 +87,13 @@ __device__ __forceinline__ float larger(float a, float b) {
   return a;
 }
 
+/// 1 / a within one unit in the last place, for numbers far from overflow and underflow.
+__device__ __forceinline__ float reciprocal(float a) {
+  float b;
+  asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(b) : "f"(a));
+  return b;
+}
+
 /// d += a b of matrices [16, 8] and [8, 8] that a warp holds. With g = lane / 4 and t = lane % 4, `a` is (g, t), (g + 8, t), (g, t + 4),
 /// (g + 8, t + 4); `b` is (t, g), (t + 4, g); `d` is (g, 2t), (g, 2t + 1), (g + 8, 2t), (g + 8, 2t + 1). Of a factor the upper 19 bits
 /// count (TF32); sums are float, truncated.
@@ -110,8 +117,10 @@ __device__ __forceinline__ void multiply_add(int (&d)[4], const unsigned (&a)[2]
 
 #ifdef __CUDACC__
 #define NK_UNROLL _Pragma("unroll")
+#define NK_ROLLED _Pragma("unroll 1")
 #else
 #define NK_UNROLL
+#define NK_ROLLED
 #endif
 
 namespace nk::device {

@@ -20,8 +20,8 @@ struct Dense<Integers, J> {
   using Net = ExactNet<J>;
 };
 
-/// What a step of listed connections costs, in instructions of a warp, beside what it costs in any case.
-__device__ __forceinline__ int cost(int units, int edges) { return 22 * units + 4 * edges; }
+/// What a step of listed connections costs beside what any network costs, in instructions of a warp, counted in machine code.
+__device__ __forceinline__ int cost(int units, int edges) { return 43 * units + 5 * edges; }
 
 /// J is the number of tiles of units, 0 for lists alone.
 template <class Mode, int J>

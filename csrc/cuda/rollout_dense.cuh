@@ -72,7 +72,10 @@ struct FloatNet {
     }
   }
 
-  __device__ __forceinline__ void put(int q, int j, int i, float value) { state[q][j][i] = value; }
+  __device__ __forceinline__ void put(int q, const float (&values)[J][2]) {
+    NK_UNROLL
+    for (int j = 0; j < J; ++j) state[q][j][0] = values[j][0], state[q][j][1] = values[j][1];
+  }
   __device__ __forceinline__ float get(int q, int j, int i) const { return state[q][j][i]; }
 
   /// Adds what the inputs of 16 mazes add.
@@ -121,7 +124,8 @@ struct ExactNet {
   unsigned state[4][K];  // four units each: two of one tile, two of the next
 
   static __device__ __forceinline__ unsigned packed(int a, int b, int c, int d) {
-    return (a & 255) | (b & 255) << 8 | (c & 255) << 16 | static_cast<unsigned>(d) << 24;
+    const unsigned low = __byte_perm(a, b, 0x0040), high = __byte_perm(c, d, 0x0040);
+    return __byte_perm(low, high, 0x5410);
   }
 
   __device__ __forceinline__ void read(const Matrix<Integers>& m) {
@@ -140,9 +144,13 @@ struct ExactNet {
     }
   }
 
-  __device__ __forceinline__ void put(int q, int j, int i, int value) {
-    const int shift = 16 * (j % 2) + 8 * i;
-    state[q][j / 2] = (state[q][j / 2] & ~(255u << shift)) | (value & 255u) << shift;
+  __device__ __forceinline__ void put(int q, const int (&values)[J][2]) {
+    NK_UNROLL
+    for (int k = 0; k < K; ++k) {
+      constexpr int none[2] = {0, 0};
+      const int(&more)[2] = 2 * k + 1 < J ? values[2 * k + 1 < J ? 2 * k + 1 : 0] : none;
+      state[q][k] = packed(values[2 * k][0], values[2 * k][1], more[0], more[1]);
+    }
   }
   __device__ __forceinline__ int get(int q, int j, int i) const { return static_cast<int8_t>(state[q][j / 2] >> (16 * (j % 2) + 8 * i)); }
 
@@ -174,11 +182,12 @@ struct ExactNet {
 template <int J, class Net, class T, class Squash>
 __device__ __forceinline__ void settle(int half, const Sums<T, J>& sums, Net& net, Squash squash) {
   NK_UNROLL
-  for (int q = 2 * half; q < 2 * half + 2; ++q)
+  for (int q = 2 * half; q < 2 * half + 2; ++q) {
+    T values[J][2];
     NK_UNROLL
-    for (int j = 0; j < J; ++j)
-      NK_UNROLL
-      for (int i = 0; i < 2; ++i) net.put(q, j, i, squash(sums.of[q][j][i]));
+    for (int j = 0; j < J; ++j) values[j][0] = squash(sums.of[q][j][0]), values[j][1] = squash(sums.of[q][j][1]);
+    net.put(q, values);
+  }
 }
 
 /// What the units add to each other's next sums, for 16 mazes.
@@ -196,21 +205,24 @@ template <int J, class Net>
 __device__ void walk_dense(const Rollout& p, int64_t agent, int first, Walker& walker) {
   using Mode = typename Net::Mode;
   using T = typename Mode::T;
-  const int g = lane() / 4, t = lane() % 4, halves = p.span / 16, segment = p.table[lane()];
+  const int g = lane() / 4, t = lane() % 4, halves = p.span / 16;
+  const unsigned segment = p.table[lane()];
   Net net;
   net.read(Matrix<Mode>{p, agent});
   Sums<T, J> sums;
   NK_UNROLL
   for (int q = 0; q < 4; ++q) {
     const int64_t at = agent * p.mazes + min(first + (8 * q + g) % p.span, p.mazes - 1);
+    T values[J][2];
     NK_UNROLL
     for (int j = 0; j < J; ++j)
       NK_UNROLL
       for (int i = 0; i < 2; ++i) {
         const int unit = 8 * j + 2 * t + i;
-        net.put(q, j, i, p.hidden && unit < p.units ? static_cast<T>(p.hidden[at * p.units + unit]) : T{0});
+        values[j][i] = p.hidden && unit < p.units ? static_cast<T>(p.hidden[at * p.units + unit]) : T{0};
         sums.of[q][j][i] = 0;
       }
+    net.put(q, values);
   }
   NK_UNROLL
   for (int half = 0; half < 2; ++half)
@@ -240,11 +252,12 @@ __device__ void walk_dense(const Rollout& p, int64_t agent, int first, Walker& w
     if (p.forget)
       NK_UNROLL
       for (int q = 0; q < 4; ++q)
-        if (seen_by[q] & 16)
+        if (seen_by[q] & 16) {
+          constexpr T nothing[J][2] = {};
+          net.put(q, nothing);
           NK_UNROLL
-          for (int j = 0; j < J; ++j)
-            NK_UNROLL
-            for (int i = 0; i < 2; ++i) net.put(q, j, i, T{0}), sums.of[q][j][i] = 0;
+          for (int j = 0; j < J; ++j) sums.of[q][j][0] = sums.of[q][j][1] = 0;
+        }
   }
   if (!p.new_hidden) return;
   NK_UNROLL

@@ -40,6 +40,7 @@ template <class Mode, class T = typename Mode::T>
 __device__ void gather(const Rollout& p, int64_t agent, const Lists<T>& lists) {
   const int thread = static_cast<int>(threadIdx.x), threads = static_cast<int>(blockDim.x), warp = thread / 32;
   int found = 0;
+  NK_ROLLED
   for (int base = 0; base < p.edges; base += threads) {
     const int e = base + thread;
     const bool there = e < p.edges;
@@ -50,6 +51,7 @@ __device__ void gather(const Rollout& p, int64_t agent, const Lists<T>& lists) {
     if (lane() == 0) lists.counts[warp] = __popc(kept);
     __syncthreads();
     int before = found;
+    NK_ROLLED
     for (int w = 0; w < threads / 32; ++w) {
       const int count = lists.counts[w];
       before += w < warp ? count : 0, found += count;
@@ -72,6 +74,7 @@ __device__ int find_live(const Rollout& p, const Lists<T>& lists) {
     changed = false;
     for (int target = thread; target < p.units + kCommands; target += threads) {
       if (target < p.units && !lists.live[target]) continue;
+      NK_ROLLED
       for (int e = lists.begin(target); e < lists.ends[target]; ++e) {
         const int unit = lists.edges[e].row / 32 - kInputs;
         if (unit >= 0 && !lists.live[unit]) lists.live[unit] = 1, changed = true;
@@ -98,9 +101,11 @@ template <class T>
 __device__ __forceinline__ T total(const Edge<T>* edges, int begin, int end, const T* column) {
   T sums[2] = {0, 0};
   int e = begin;
+  NK_ROLLED
   for (; e + 4 <= end; e += 4)
     NK_UNROLL
     for (int i = 0; i < 4; ++i) sums[i % 2] = multiplied(edges[e + i].weight, column[edges[e + i].row], sums[i % 2]);
+  NK_ROLLED
   for (; e < end; ++e) sums[0] = multiplied(edges[e].weight, column[edges[e].row], sums[0]);
   return sums[0] + sums[1];
 }
@@ -108,9 +113,11 @@ __device__ __forceinline__ T total(const Edge<T>* edges, int begin, int end, con
 template <class T, class Squash>
 __device__ __forceinline__ void settle(const int4* jobs, int begin, int end, const T* fresh, T* column, Squash squash) {
   int job = begin;
+  NK_ROLLED
   for (; job + 4 <= end; job += 4)
     NK_UNROLL
     for (int i = 0; i < 4; ++i) column[jobs[job + i].z] = squash(fresh[(job + i - begin) * 32]);
+  NK_ROLLED
   for (; job < end; ++job) column[jobs[job].z] = squash(fresh[(job - begin) * 32]);
 }
 
@@ -118,7 +125,7 @@ __device__ __forceinline__ void settle(const int4* jobs, int begin, int end, con
 template <class Mode, class T = typename Mode::T>
 __device__ void walk(const Rollout& p, Walker& walker, const Lists<T>& lists, unsigned char* own) {
   T *column = reinterpret_cast<T*>(own) + lane(), *fresh = column + (kInputs + p.units) * 32;
-  const int segment = p.table[lane()];
+  const unsigned segment = p.table[lane()];
   for (int u = 0; u < p.units; ++u)
     column[(kInputs + u) * 32] = p.hidden ? static_cast<T>(p.hidden[walker.at * p.units + u]) : T{0};
   for (int t = 0; t < p.steps; ++t) {
@@ -127,6 +134,7 @@ __device__ void walk(const Rollout& p, Walker& walker, const Lists<T>& lists, un
     for (int i = 0; i < kInputs; ++i) column[i * 32] = seen >> i & 1 ? Mode::kOne : T{0};
     for (int layer = 0, job = 0; layer < p.layers; ++layer) {
       const int begin = job, end = lists.layer_jobs[layer];
+      NK_ROLLED
       for (; job < end; ++job) {
         const int4 work = lists.jobs[job];
         fresh[(job - begin) * 32] = total(lists.edges, work.x, work.y, column);

@@ -38,7 +38,7 @@ struct Rollout {
   int32_t list_cost;   // what a step may cost for connections to be listed rather than multiplied as matrices
   int32_t walls_stride;  // bytes between mazes in shared memory, 0 for walls that stay in global memory
   int32_t warp_bytes, list_bytes;  // of shared memory: of a warp, of a block's lists
-  int32_t table[32];   // the integer tanh: what a segment begins with plus 32, and in the lower half how much it rises
+  uint32_t table[32];  // the integer tanh: what a segment begins with, with what rounds the result, and in the lower ten bits how it rises
 };
 
 struct Floats {
@@ -59,20 +59,20 @@ __device__ __forceinline__ float multiplied(float a, float b, float c) { return 
 __device__ __forceinline__ int multiplied(int a, int b, int c) { return a * b + c; }
 
 /// See common/tanh.h. NaN stays NaN.
-__device__ __forceinline__ float squashed(float x, int) {
+__device__ __forceinline__ float squashed(float x, unsigned) {
   x = device::larger(device::smaller(x, tanh::kMost), -tanh::kMost);
   const float y = __fmul_rn(x, x);
   float p = __fmaf_rn(tanh::kP3, y, tanh::kP2), q = __fmaf_rn(tanh::kQ4, y, tanh::kQ3);
   p = __fmaf_rn(p, y, tanh::kP1), q = __fmaf_rn(q, y, tanh::kQ2);
   p = __fmaf_rn(p, y, tanh::kP0), q = __fmaf_rn(q, y, tanh::kQ1);
-  return __fdividef(__fmul_rn(x, p), __fmaf_rn(q, y, 1.0f));
+  return __fmul_rn(__fmul_rn(x, p), device::reciprocal(__fmaf_rn(q, y, 1.0f)));
 }
 
 /// Linear between the knots, of which lane i holds the i-th segment: neurokernels/ops/evolution/fixed.py.
-__device__ __forceinline__ int squashed(int total, int segment) {
+__device__ __forceinline__ int squashed(int total, unsigned segment) {
   const int size = min(total < 0 ? -total : total, 512 * 32 - 1);
-  const int found = __shfl_sync(kAll, segment, size >> 9);
-  const int value = ((found >> 16 << 9) + (found & 0xffff) * (size & 511)) >> 15;
+  const unsigned found = __shfl_sync(kAll, segment, size >> 9);
+  const int value = static_cast<int>((found >> 10) + (found & 1023) * (size & 511)) >> 15;
   return total < 0 ? -value : value;
 }
 

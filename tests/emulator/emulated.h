@@ -262,7 +262,6 @@ inline double __dadd_rn(double a, double b) { return a + b; }
 inline double __dsub_rn(double a, double b) { return a - b; }
 inline float __fmaf_rn(float a, float b, float c) { return std::fma(a, b, c); }
 inline float __frcp_rn(float a) { return 1 / a; }
-inline float __fdividef(float a, float b) { return a / b; }
 inline float rsqrtf(float a) { return 1 / std::sqrt(a); }
 inline double rsqrt(double a) { return 1 / std::sqrt(a); }
 inline unsigned __float_as_uint(float a) { return nk::bit_cast<unsigned>(a); }
@@ -273,6 +272,11 @@ inline int __popc(unsigned a) { return __builtin_popcount(a); }
 inline int __ffs(int a) { return __builtin_ffs(a); }
 inline int __clz(int a) { return a ? __builtin_clz(static_cast<unsigned>(a)) : 32; }
 inline unsigned __umulhi(unsigned a, unsigned b) { return static_cast<unsigned>(uint64_t{a} * b >> 32); }
+inline unsigned __byte_perm(unsigned a, unsigned b, unsigned select) {
+  unsigned found = 0;
+  for (int i = 0; i < 4; ++i) found |= static_cast<unsigned>((uint64_t{b} << 32 | a) >> 8 * (select >> 4 * i & 7) & 255) << 8 * i;
+  return found;
+}
 inline int __dp4a(int a, int b, int c) {
   for (int i = 0; i < 4; ++i) c += static_cast<int8_t>(a >> 8 * i) * static_cast<int8_t>(b >> 8 * i);
   return c;
@@ -318,6 +322,7 @@ inline void wait() {
 }
 
 inline float smaller(float a, float b) { return a < b || std::isnan(a) ? a : b; }
+inline float reciprocal(float a) { return 1 / a; }
 inline float larger(float a, float b) { return a > b || std::isnan(a) ? a : b; }
 
 // Matrices in the registers of a warp. As on the hardware, the lower 13 bits of a float factor are ignored, and sums are truncated.

@@ -2,6 +2,7 @@
 
 import ctypes
 from functools import cache
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -26,7 +27,7 @@ class Rollout(ctypes.Structure):
         ("cells", _Int), ("width", _Int), ("units", _Int), ("layers", _Int), ("edges", _Int), ("steps", _Int),
         ("activation", _Int), ("forget", _Int), ("recurrent", _Int), ("columns", ctypes.c_uint32), ("sources", _Int),
         ("chunks", _Int), ("span", _Int), ("list_cost", _Int), ("walls_stride", _Int), ("warp_bytes", _Int),
-        ("list_bytes", _Int), ("table", _Int * 32),
+        ("list_bytes", _Int), ("table", ctypes.c_uint32 * 32),
     )  # fmt: skip
 
 
@@ -42,10 +43,10 @@ class Brood(ctypes.Structure):
 
 
 @cache
-def _table() -> ctypes.Array[ctypes.c_int32]:
-    """The segments of the integer tanh; the rounding of the result is in what they begin with."""
-    pairs = zip(fixed.KNOTS, fixed.KNOTS[1:], strict=False)
-    return (_Int * 32)(*((low + 32 << 16) | (high - low) for low, high in pairs))
+def _table() -> ctypes.Array[ctypes.c_uint32]:
+    """The segments of the integer tanh: what one begins with, with what rounds the result, and in ten bits how it rises."""
+    segments = (fixed.SEGMENT * (low + 32) << 10 | (high - low) for low, high in pairwise(fixed.KNOTS))
+    return (ctypes.c_uint32 * 32)(*segments)
 
 
 @cache
