@@ -37,7 +37,7 @@ __device__ __forceinline__ void run(const Rollout& p) {
   const Lists<T> lists(p, memory);
   if (J == 0 || p.list_cost > 0) {
     gather<Mode>(p, agent, lists);
-    const int units = find_live(p, lists);
+    const int units = find_live(p, lists);  // whether the state is wanted or not: which way an agent goes is a matter of rounding
     listed = J == 0 || cost(units, lists.ends[p.units + kCommands - 1]) < p.list_cost;
     if (listed) set_jobs(p, lists);
   }

@@ -1,8 +1,8 @@
 // One hidden layer of up to 32 units as products of matrices: mazes by units, on matrix units, with no memory in a step.
 //
-// Units and inputs are in tiles of eight. Lane (g, t) = (lane / 4, lane % 4) holds, of the mazes 8 q + g for q = 0 to 3, the units 8 j + 2 t
-// and 8 j + 2 t + 1 of every tile j: what a product leaves there is where the next one reads its left factor, if the inner index
-// counts units in the order in which lanes hold them. So hidden units never leave their registers, nor do the weights.
+// Units and inputs are in tiles of eight. Lane (g, t) = (lane / 4, lane % 4) holds, of the mazes 8 q + g for q = 0 to 3, the units
+// 8 j + 2 t and 8 j + 2 t + 1 of every tile j: where a product leaves them, the next one reads its left factor, if the inner index counts
+// units in the order in which lanes hold them. So hidden units never leave their registers, nor do the weights.
 #pragma once
 
 #include "cuda/rollout_walk.cuh"
@@ -13,6 +13,16 @@ namespace nk::rollout {
 template <class T, int J>
 struct Sums {
   T of[4][J][2];
+
+  /// What a product has in each lane: of the mazes 16 half + g and 8 further, two units each.
+  __device__ __forceinline__ void get(int half, int j, T (&d)[4]) const {
+    NK_UNROLL
+    for (int i = 0; i < 4; ++i) d[i] = of[2 * half + i / 2][j][i % 2];
+  }
+  __device__ __forceinline__ void set(int half, int j, const T (&d)[4]) {
+    NK_UNROLL
+    for (int i = 0; i < 4; ++i) of[2 * half + i / 2][j][i % 2] = d[i];
+  }
 };
 
 /// The weights of a connection of one agent, zero where there is none.
@@ -86,10 +96,11 @@ struct FloatNet {
     for (int i = 0; i < 4; ++i) on[i] = seen[i % 2] >> (2 * t + i / 2) & 1 ? 1.0f : 0.0f;
     NK_UNROLL
     for (int j = 0; j < J; ++j) {
-      float d[4] = {sums.of[2 * half][j][0], sums.of[2 * half][j][1], sums.of[2 * half + 1][j][0], sums.of[2 * half + 1][j][1]};
+      float d[4];
+      sums.get(half, j, d);
       device::multiply_add(d, on, inputs[j].low);
       device::multiply_add(d, on, inputs[j].high);
-      sums.of[2 * half][j][0] = d[0], sums.of[2 * half][j][1] = d[1], sums.of[2 * half + 1][j][0] = d[2], sums.of[2 * half + 1][j][1] = d[3];
+      sums.set(half, j, d);
     }
   }
 
@@ -161,9 +172,10 @@ struct ExactNet {
     for (int i = 0; i < 2; ++i) on[i] = (seen[i] >> 2 * t & 1 ? 127u : 0u) | (seen[i] >> 2 * t & 2 ? 127u << 8 : 0u);
     NK_UNROLL
     for (int j = 0; j < J; ++j) {
-      int d[4] = {sums.of[2 * half][j][0], sums.of[2 * half][j][1], sums.of[2 * half + 1][j][0], sums.of[2 * half + 1][j][1]};
+      int d[4];
+      sums.get(half, j, d);
       device::multiply_add(d, on, inputs[j]);
-      sums.of[2 * half][j][0] = d[0], sums.of[2 * half][j][1] = d[1], sums.of[2 * half + 1][j][0] = d[2], sums.of[2 * half + 1][j][1] = d[3];
+      sums.set(half, j, d);
     }
   }
 
@@ -197,7 +209,7 @@ __device__ __forceinline__ void feed_back(int half, const Net& net, Sums<T, J>& 
   for (int j = 0; j < J; ++j) {
     T d[4];
     net.times(half, [&](int k) -> decltype(auto) { return (net.units[k][j]); }, d);
-    sums.of[2 * half][j][0] = d[0], sums.of[2 * half][j][1] = d[1], sums.of[2 * half + 1][j][0] = d[2], sums.of[2 * half + 1][j][1] = d[3];
+    sums.set(half, j, d);
   }
 }
 
@@ -224,6 +236,7 @@ __device__ void walk_dense(const Rollout& p, int64_t agent, int first, Walker& w
       }
     net.put(q, values);
   }
+  __syncwarp();  // a product takes the whole warp at once
   NK_UNROLL
   for (int half = 0; half < 2; ++half)
     if (half < halves) feed_back<J>(half, net, sums);

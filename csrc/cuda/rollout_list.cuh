@@ -63,11 +63,11 @@ __device__ void gather(const Rollout& p, int64_t agent, const Lists<T>& lists) {
   }
 }
 
-/// Marks what outputs read, and what that reads, until nothing new is found; all units if the state is wanted. Returns how many.
+/// Marks what outputs read, and what that reads, until nothing new is found. Returns how many units that are.
 template <class T>
 __device__ int find_live(const Rollout& p, const Lists<T>& lists) {
   const int thread = static_cast<int>(threadIdx.x), threads = static_cast<int>(blockDim.x);
-  for (int u = thread; u < p.units; u += threads) lists.live[u] = p.new_hidden != nullptr;
+  for (int u = thread; u < p.units; u += threads) lists.live[u] = 0;
   bool changed;
   do {
     __syncthreads();
@@ -86,12 +86,13 @@ __device__ int find_live(const Rollout& p, const Lists<T>& lists) {
   return found;
 }
 
+/// The units that are live, or all if the state is wanted.
 template <class T>
 __device__ void set_jobs(const Rollout& p, const Lists<T>& lists) {
   if (threadIdx.x == 0)
     for (int layer = 0, u = 0, job = 0; layer < p.layers; ++layer) {
       for (; u < p.layer_ends[layer]; ++u)
-        if (lists.live[u]) lists.jobs[job++] = {lists.begin(u), lists.ends[u], (kInputs + u) * 32, 0};
+        if (lists.live[u] || p.new_hidden) lists.jobs[job++] = {lists.begin(u), lists.ends[u], (kInputs + u) * 32, 0};
       lists.layer_jobs[layer] = job;
     }
   __syncthreads();

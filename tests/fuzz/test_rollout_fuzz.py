@@ -86,7 +86,7 @@ def test_exact_interpreted(agents, made, steps, forget):
     assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
 
 
-@examples(25)
+@examples(12)
 @given(populations(3, 40), mazes(40, 3), st.integers(0, 6), st.booleans())
 def test_exact_emulated(agents, made, steps, forget):
     ours, theirs = (check(backend, agents, made, steps, forget) for backend in ("cuda", "reference"))

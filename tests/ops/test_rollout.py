@@ -377,7 +377,7 @@ def test_wide_networks():
     with nk.backend("triton"), pytest.raises(nk.BackendError, match="agents have 80 hidden units.* up to 64"):
         nk.maze_rollout(many, corridor)
     larger = ev.Population.random(2, hidden=200)
-    with nk.backend("cuda"), pytest.raises(nk.BackendError, match="agents have 200 hidden .* 42200 connections, 39.* by"):
+    with nk.backend("cuda"), pytest.raises(nk.BackendError, match="200 hidden units and up to 42200 connections"):
         nk.maze_rollout(larger, corridor)
 
 

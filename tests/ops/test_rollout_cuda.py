@@ -85,13 +85,16 @@ def test_large_mazes():
         assert same(run(agents, mazes, config, steps=40, mode="exact")[0], due(agents, mazes, steps=40, mode="exact"))
 
 
-def test_units_that_are_left_out_change_no_bit():
-    """What no output reads is no work, unless the state is wanted."""
-    agents, mazes = population((12, 9), 6, density=0.2), ev.mazes(20, size=2)
+@pytest.mark.parametrize("hidden", [20, (12, 9)])
+def test_a_walk_is_that_of_its_agent_and_its_maze(hidden):
+    """Not of whether the state is wanted, when all units have to work, nor of what walks beside it."""
+    agents, mazes = population(hidden, 6, density=0.15), ev.mazes(20, size=2)
     for mode in ("float", "exact"):
-        whole, _ = run(agents, mazes, LISTS, steps=60, mode=mode)
-        with tuned.forced("maze_rollout", LISTS), nk.backend("cuda"):
+        with nk.backend("cuda"):
+            whole = nk.maze_rollout(agents, mazes, steps=60, mode=mode, keep_state=True)
             assert torch.equal(nk.maze_rollout(agents, mazes, steps=60, mode=mode).goals, whole.goals)
+            alone = nk.maze_rollout(agents[2:3], mazes[7], steps=60, mode=mode, keep_state=True)
+        assert torch.equal(alone.state.hidden[0, 0], whole.state.hidden[2, 7])
         assert whole.goals.any()
 
 

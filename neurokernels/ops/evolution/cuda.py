@@ -44,7 +44,7 @@ class Brood(ctypes.Structure):
 
 @cache
 def _table() -> ctypes.Array[ctypes.c_uint32]:
-    """The segments of the integer tanh: what one begins with, with what rounds the result, and in ten bits how it rises."""
+    """The segments of the integer tanh: what one begins with, rounding included, and in ten bits how it rises."""
     segments = (fixed.SEGMENT * (low + 32) << 10 | (high - low) for low, high in pairwise(fixed.KNOTS))
     return (ctypes.c_uint32 * 32)(*segments)
 
@@ -90,16 +90,17 @@ def rollout(
     # Few warps are better spread: with half as many mazes each, a step takes less time.
     span = 16 if mazes <= 16 or (tiles and agents * -(-mazes // 32) < config["few"]) else 32
     cost = config["list_cost"] if tiles else 0
-    need = memory(network.width, len(network.hidden), network.edges, height * width, span, not tiles or cost > 0)
-    warps = min(_WARPS, -(-mazes // span), max((available(weights) - need.lists) // max(need.warp, 1), 1))
+    most, lists = available(weights), not tiles or cost > 0
+    need = memory(network.width, len(network.hidden), network.edges, height * width, span, lists, most)
+    warps = min(_WARPS, -(-mazes // span), (most - need.lists) // max(need.warp, 1))
     chunks = -(-mazes // (span * warps))
     wiring, ends = _wiring(network, weights.device)
     arguments = Rollout(
         weights=pointer(weights), mask=pointer(mask), wiring=pointer(wiring), layer_ends=pointer(ends),
-        walls=pointer(walls), places=pointer(places), before=tuple(map(pointer, state)), after=tuple(map(pointer, kept)),
-        goals=pointer(goals), mazes=mazes, cells=height * width, width=width, units=network.width,
-        layers=len(network.hidden), edges=network.edges, steps=steps,
-        activation=ACTIVATIONS.index(network.activation), forget=forget, recurrent=network.recurrent,
+        walls=pointer(walls), places=pointer(places), before=tuple(map(pointer, state)),
+        after=tuple(map(pointer, kept)), goals=pointer(goals), mazes=mazes, cells=height * width, width=width,
+        units=network.width, layers=len(network.hidden), edges=network.edges, steps=steps, forget=forget,
+        recurrent=network.recurrent, activation=ACTIVATIONS.index(network.activation),
         columns=_columns(network), sources=len(network.blocks[0].sources), chunks=chunks, span=span, list_cost=cost,
         walls_stride=need.walls, warp_bytes=need.warp, list_bytes=need.lists, table=_table(),
     )  # fmt: skip

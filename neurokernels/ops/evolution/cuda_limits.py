@@ -1,7 +1,7 @@
 """Which populations the CUDA kernels take, and how much shared memory a rollout needs. Imports nothing of CuPy."""
 
 from functools import cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -20,14 +20,14 @@ _SHARED = 227 << 10
 
 
 class Memory(NamedTuple):
-    """Bytes of shared memory: of a block's lists, of each warp, and of a maze's walls, 0 if they stay where they are."""
+    """Bytes of shared memory: of a block's lists, of each warp, of a maze's walls (0 if they stay where they are)."""
 
     lists: int
     warp: int
     walls: int
 
 
-def memory(units: int, layers: int, edges: int, cells: int, span: int, lists: bool) -> Memory:
+def memory(units: int, layers: int, edges: int, cells: int, span: int, lists: bool, most: int) -> Memory:
     """What a block needs; the layout of csrc/cuda/rollout_list.cuh.
 
     Args:
@@ -37,17 +37,22 @@ def memory(units: int, layers: int, edges: int, cells: int, span: int, lists: bo
         cells: Cells of a maze.
         span: Mazes of a warp.
         lists: Whether the kernel may list connections.
+        most: Bytes that a block can have.
     """
-    walls = 4 * (-(-cells // 4) | 1)  # an odd number of banks: lanes at the same cell do not meet
-    walls = walls if span * walls <= _MOST_WALLS else 0
     rows = 32 * 4 * (len(INPUTS) + 2 * units) if lists else 0
-    records = 16 * units + 8 * edges + 4 * (2 * units + len(COMMANDS) + layers + 4)
-    return Memory(-(-records // 16) * 16 if lists else 0, rows + -(-32 * walls // 16) * 16, walls)
+    records = 16 * units + 8 * edges + 4 * (2 * units + len(COMMANDS) + layers + 4) if lists else 0
+    records = -(-records // 16) * 16
+    stride = 4 * (-(-cells // 4) | 1)  # an odd number of banks: lanes at the same cell do not meet
+    walls = 32 * stride  # of a warp with fewer mazes too: a multiple of 16
+    if span * stride > _MOST_WALLS or records + rows + walls > most:
+        stride = walls = 0
+    return Memory(records, rows + walls, stride)
 
 
 @cache
 def _available(device: int) -> int:
-    return int(torch.cuda.get_device_properties(device).shared_memory_per_block_optin)
+    properties: Any = torch.cuda.get_device_properties(device)  # whose stub lacks this
+    return int(properties.shared_memory_per_block_optin)
 
 
 def available(x: Tensor) -> int:
@@ -61,11 +66,11 @@ def refuses(x: Tensor) -> str | None:
     if reason or x.ndim != 3:
         return reason
     _, edges, units = x.shape
-    need = memory(units, min(units, 2**10), edges, 0, 32, True)
-    if need.lists + need.warp > available(x):
+    need, most = memory(units, units, edges, 0, 32, True, 0), available(x)
+    if need.lists + need.warp > most:
         return (
             f"agents have {units} hidden units and up to {edges} connections, {need.lists + need.warp} bytes in shared "
-            f"memory, and a block has {available(x)}"
+            f"memory, and a block has {most}"
         )
     return None
 
