@@ -24,7 +24,7 @@ from neurokernels.bench import Absent, Goal, Row, faster
 from neurokernels.bench.goals import Unmeasured
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
-OURS = "triton" if DEVICE == "cuda" else "cpu"
+OURS = "cuda" if DEVICE == "cuda" else "cpu"
 AGENTS, MAZES, STEPS = 200, 64, 200
 DENSITIES = (1.0, 0.5, 0.2, 0.1)
 RATE = "M steps/s"
@@ -129,6 +129,11 @@ def bench_rollout(race: Callable[..., Any], density: float) -> None:
         [
             _row(OURS, OURS, task),
             _row(f"{OURS}, exact", OURS, task, "exact"),
+            *(
+                [_row("triton", "triton", task), _row("triton, exact", "triton", task, "exact")]
+                if DEVICE == "cuda"
+                else []
+            ),
             _row("reference", "reference", task),
             _evotorch(task),
         ],

@@ -7,7 +7,7 @@
 #include "common/integers.h"  // defines __GLIBC__ where that is the C library
 
 #ifdef __CUDACC__
-#define NK_INLINE inline __device__ __forceinline__
+#define NK_INLINE __device__ __forceinline__
 #else
 #define NK_INLINE inline __attribute__((always_inline))
 #endif

@@ -11,6 +11,7 @@
 #include <cstdint>
 
 #include "common/multiversion.h"
+#include "common/tanh.h"
 #include "cpu/rollout_level.h"
 
 namespace nk::rollout::NK_LEVEL {
@@ -105,17 +106,17 @@ NK_INLINE I halves(I a, I b) {
 NK_INLINE F magnitude(F a) { return F(I(a) & 0x7fffffff); }
 NK_INLINE F signed_like(F a, F like) { return F(I(a) | (I(like) & int32_t(0x80000000u))); }
 
-/// x P(x^2) / Q(x^2), a minimax fit in relative error, 4e-7 with rounding; from 8 on it is 1. NaN stays NaN.
+/// See common/tanh.h. NaN stays NaN.
 struct Tanh {
   NK_INLINE F operator()(F x) const {
-    x = at_least(all(-8.0f), at_most(all(8.0f), x));
+    x = at_least(all(-tanh::kMost), at_most(all(tanh::kMost), x));
     const F y = x * x;
-    F p = fma(all(1.1428480320319068e-05f), y, all(0.002951029920950532f));
-    F q = fma(all(2.4592273462076264e-07f), y, all(0.00023866997798904777f));
-    p = fma(p, y, all(0.1292566955089569f));
-    q = fma(q, y, all(0.02381558157503605f));
-    p = fma(p, y, all(0.9999998807907104f));
-    q = fma(q, y, all(0.4625888466835022f));
+    F p = fma(all(tanh::kP3), y, all(tanh::kP2));
+    F q = fma(all(tanh::kQ4), y, all(tanh::kQ3));
+    p = fma(p, y, all(tanh::kP1));
+    q = fma(q, y, all(tanh::kQ2));
+    p = fma(p, y, all(tanh::kP0));
+    q = fma(q, y, all(tanh::kQ1));
     return quotient(x * p, fma(q, y, all(1.0f)));
   }
 };

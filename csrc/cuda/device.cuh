@@ -15,6 +15,11 @@
 #define NK_KERNEL(NAME, ARGUMENTS, THREADS) \
   extern "C" __global__ void __launch_bounds__(THREADS) NAME(const __grid_constant__ ARGUMENTS p)
 
+/// The same, of which at least BLOCKS are to fit a multiprocessor: registers are given accordingly. Without a number the compiler may
+/// rather spill than see one block fewer.
+#define NK_KERNEL_BLOCKS(NAME, ARGUMENTS, THREADS, BLOCKS) \
+  extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) NAME(const __grid_constant__ ARGUMENTS p)
+
 /// The dynamic shared memory of a block, aligned to 128 bytes. Kernels declare no other shared memory: the emulator poisons this.
 #define NK_SHARED(NAME) extern __shared__ __align__(128) unsigned char NAME[]
 
@@ -85,6 +90,41 @@ struct Narrow<Float16> {
 template <class To, class T>
 __device__ __forceinline__ To narrow(T value) {
   return Narrow<To>::from(value);
+}
+
+// The smaller and the larger of two numbers; NaN if one of them is.
+__device__ __forceinline__ float smaller(float a, float b) {
+  asm("min.NaN.f32 %0, %0, %1;" : "+f"(a) : "f"(b));
+  return a;
+}
+__device__ __forceinline__ float larger(float a, float b) {
+  asm("max.NaN.f32 %0, %0, %1;" : "+f"(a) : "f"(b));
+  return a;
+}
+
+/// 1 / a within one unit in the last place, for numbers far from overflow and underflow.
+__device__ __forceinline__ float reciprocal(float a) {
+  float b;
+  asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(b) : "f"(a));
+  return b;
+}
+
+/// d += a b of matrices [16, 8] and [8, 8] that a warp holds. With g = lane / 4 and t = lane % 4, `a` is (g, t), (g + 8, t), (g, t + 4),
+/// (g + 8, t + 4); `b` is (t, g), (t + 4, g); `d` is (g, 2t), (g, 2t + 1), (g + 8, 2t), (g + 8, 2t + 1). Of a factor the upper 19 bits
+/// count (TF32); sums are float, truncated. All lanes must be there; volatile, or it might be moved to where they are not.
+__device__ __forceinline__ void multiply_add(float (&d)[4], const float (&a)[4], const float (&b)[2]) {
+  asm volatile("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+      : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+      : "r"(__float_as_uint(a[0])), "r"(__float_as_uint(a[1])), "r"(__float_as_uint(a[2])), "r"(__float_as_uint(a[3])),
+        "r"(__float_as_uint(b[0])), "r"(__float_as_uint(b[1])));
+}
+
+/// The same of int8 matrices [16, 16] and [16, 8], four of a row of `a`, or of a column of `b`, in an integer: `a` is (g, 4t to 4t + 3),
+/// (g + 8, 4t to 4t + 3) and `b` is (4t to 4t + 3, g).
+__device__ __forceinline__ void multiply_add(int (&d)[4], const unsigned (&a)[2], unsigned b) {
+  asm volatile("mma.sync.aligned.m16n8k16.row.col.s32.s8.s8.s32 {%0, %1, %2, %3}, {%4, %5}, {%6}, {%0, %1, %2, %3};"
+      : "+r"(d[0]), "+r"(d[1]), "+r"(d[2]), "+r"(d[3])
+      : "r"(a[0]), "r"(a[1]), "r"(b));
 }
 
 }  // namespace nk::device

@@ -274,6 +274,11 @@ inline int __popc(unsigned a) { return __builtin_popcount(a); }
 inline int __ffs(int a) { return __builtin_ffs(a); }
 inline int __clz(int a) { return a ? __builtin_clz(static_cast<unsigned>(a)) : 32; }
 inline unsigned __umulhi(unsigned a, unsigned b) { return static_cast<unsigned>(uint64_t{a} * b >> 32); }
+inline unsigned __byte_perm(unsigned a, unsigned b, unsigned select) {
+  unsigned found = 0;
+  for (int i = 0; i < 4; ++i) found |= static_cast<unsigned>((uint64_t{b} << 32 | a) >> 8 * (select >> 4 * i & 7) & 255) << 8 * i;
+  return found;
+}
 inline int __dp4a(int a, int b, int c) {
   for (int i = 0; i < 4; ++i) c += static_cast<int8_t>(a >> 8 * i) * static_cast<int8_t>(b >> 8 * i);
   return c;
@@ -290,6 +295,7 @@ using std::min;
   extern "C" const unsigned NAME##_size = sizeof(ARGUMENTS), NAME##_threads = THREADS;      \
   extern "C" void NAME(const void* p) { NAME##_body(*static_cast<const ARGUMENTS*>(p)); }   \
   static void NAME##_body(const ARGUMENTS& p)
+#define NK_KERNEL_BLOCKS(NAME, ARGUMENTS, THREADS, BLOCKS) NK_KERNEL(NAME, ARGUMENTS, THREADS)
 #define NK_SHARED(NAME) unsigned char* const NAME = nk::emulated::block.shared
 
 namespace nk::device {
@@ -315,6 +321,46 @@ inline void wait() {
     for (const emulated::Copy& copy : groups.front()) std::memcpy(copy.to, copy.from, copy.bytes);
     groups.erase(groups.begin());
   }
+}
+
+inline float smaller(float a, float b) { return a < b || std::isnan(a) ? a : b; }
+inline float reciprocal(float a) { return 1 / a; }
+inline float larger(float a, float b) { return a > b || std::isnan(a) ? a : b; }
+
+// Matrices in the registers of a warp. As on the hardware, the lower 13 bits of a float factor are ignored, and sums are truncated.
+inline double factor(uint32_t bits) { return nk::bit_cast<float>(bits & 0xffffe000u); }
+inline float truncated(double value) {
+  const float nearest = static_cast<float>(value);
+  return std::abs(nearest) > std::abs(value) && std::isfinite(value) ? std::nextafter(nearest, 0.0f) : nearest;
+}
+inline void multiply_add(float (&d)[4], const float (&a)[4], const float (&b)[2]) {
+  const unsigned me = emulated::current->index % 32, g = me / 4 * 4, t = me % 4;
+  double rows[2][8], columns[8][2], sums[4] = {d[0], d[1], d[2], d[3]};
+  for (int half = 0; half < 2; ++half) {
+    const uint64_t* all = emulated::meet(0xffffffffu, emulated::packed(float2{a[2 * half], a[2 * half + 1]}));
+    for (int k = 0; k < 4; ++k)
+      rows[0][k + 4 * half] = factor(static_cast<uint32_t>(all[g + k])), rows[1][k + 4 * half] = factor(all[g + k] >> 32);
+  }
+  const uint64_t* all = emulated::meet(0xffffffffu, emulated::packed(float2{b[0], b[1]}));
+  for (int k = 0; k < 4; ++k)
+    for (int c = 0; c < 2; ++c) {
+      const uint64_t both = all[4 * (2 * t + c) + k];
+      columns[k][c] = factor(static_cast<uint32_t>(both)), columns[k + 4][c] = factor(both >> 32);
+    }
+  for (int i = 0; i < 4; ++i) {
+    for (int k = 0; k < 8; ++k) sums[i] += rows[i / 2][k] * columns[k][i % 2];
+    d[i] = truncated(sums[i]);
+  }
+}
+inline void multiply_add(int (&d)[4], const unsigned (&a)[2], unsigned b) {
+  const unsigned me = emulated::current->index % 32, g = me / 4 * 4, t = me % 4;
+  unsigned rows[2][4];
+  const uint64_t* all = emulated::meet(0xffffffffu, emulated::packed(uint2{a[0], a[1]}));
+  for (int k = 0; k < 4; ++k) rows[0][k] = static_cast<unsigned>(all[g + k]), rows[1][k] = static_cast<unsigned>(all[g + k] >> 32);
+  all = emulated::meet(0xffffffffu, b);
+  for (int i = 0; i < 4; ++i)
+    for (int k = 0; k < 4; ++k)
+      d[i] = __dp4a(static_cast<int>(rows[i / 2][k]), static_cast<int>(all[4 * (2 * t + i % 2) + k]), d[i]);
 }
 
 }  // namespace nk::device

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 import neurokernels as nk
 from neurokernels._core import backends, native
-from neurokernels.ops.evolution import cpu, fixed, reference
+from neurokernels.ops.evolution import cpu, cuda, fixed, reference
 from neurokernels.ops.evolution.network import SENSORS
 
 ev = nk.evolution
@@ -86,6 +86,13 @@ def test_exact_interpreted(agents, made, steps, forget):
     assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
 
 
+@examples(12)
+@given(populations(3, 40), mazes(40, 3), st.integers(0, 6), st.booleans())
+def test_exact_emulated(agents, made, steps, forget):
+    ours, theirs = (check(backend, agents, made, steps, forget) for backend in ("cuda", "reference"))
+    assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
+
+
 @examples(60)
 @given(
     populations(9, 12), st.data(), st.sampled_from((0.0, 1e-3, 0.2, 1.0)), st.sampled_from((0.0, 0.01, 3.0)),
@@ -94,6 +101,8 @@ def test_exact_interpreted(agents, made, steps, forget):
 def test_offspring(agents, data, severance, mutation, generation, limit):
     parents = torch.tensor(data.draw(st.lists(st.integers(0, len(agents) - 1), min_size=1, max_size=len(agents))))
     arguments = (agents.weights, agents.mask, parents, generation, data.draw(st.integers(0, 2**63 - 1)))
-    ours, theirs = (m.offspring(*arguments, mutation, severance, limit) for m in (cpu, reference))
-    assert torch.equal(ours[0], theirs[0])
-    assert torch.equal(ours[1], theirs[1])
+    theirs = reference.offspring(*arguments, mutation, severance, limit)
+    for module in (cpu, cuda):
+        ours = module.offspring(*arguments, mutation, severance, limit)
+        assert torch.equal(ours[0], theirs[0])
+        assert torch.equal(ours[1], theirs[1])

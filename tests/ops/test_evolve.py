@@ -35,7 +35,7 @@ def offspring(backend, agents, parents, *, seed=5, mutation=0.1, severance=0.1, 
     return made
 
 
-@pytest.mark.parametrize("backend", ["cpu", "triton"])
+@pytest.mark.parametrize("backend", ["cpu", "triton", "cuda"])
 @pytest.mark.parametrize("hidden", [1, 3, 20])
 def test_offspring_is_the_references(backend, hidden):
     """Bit for bit: weights of children, masks, and the parents as they were."""
@@ -67,7 +67,7 @@ def test_offspring_is_what_is_promised():
     assert narrow[10:].abs().max() == 0.25
 
 
-@pytest.mark.parametrize("backend", ["reference", "triton"])
+@pytest.mark.parametrize("backend", ["reference", "triton", "cuda"])
 def test_generations_are_the_same_on_every_backend(backend):
     small = {"mazes": MAZES[:4], "steps": 5} if backend == "triton" else {}
     agents = ev.Population.random(5 if backend == "triton" else 30, hidden=5, seed=1)

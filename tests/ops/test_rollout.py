@@ -12,6 +12,8 @@ from tests.ops.walker import MUTANTS, knots, walk
 
 ev = nk.evolution
 
+BACKENDS = ("reference", "cpu", "triton", "cuda")
+
 #: One network of each kind. Weights are large, so that units saturate and outputs tie in exact mode.
 NETWORKS = {
     "default": {},
@@ -67,7 +69,7 @@ def test_exact(backend, name):
     assert mismatches(backend, population(name), mazes, 14) == []
 
 
-@pytest.mark.parametrize("backend", ["reference", "cpu"])
+@pytest.mark.parametrize("backend", ["reference", "cpu", "cuda"])
 def test_exact_for_long(backend):
     mazes, agents = ev.mazes(3, size=4), population("sparse", 3, seed=1)
     assert mismatches(backend, agents, mazes, 150) == []
@@ -182,10 +184,10 @@ def check_steps(backend, agents, mazes, steps, given=None):
     assert decided > 0.7 * steps * len(agents) * len(mazes)
 
 
-@pytest.mark.parametrize("backend", ["cpu", "triton"])
+@pytest.mark.parametrize("backend", ["cpu", "triton", "cuda"])
 @pytest.mark.parametrize("name", NETWORKS)
 def test_float_step_by_step(backend, name):
-    check_steps(backend, population(name, 3), ev.mazes(20, size=3), 3 if backend == "triton" else 30)
+    check_steps(backend, population(name, 3), ev.mazes(20, size=3), 30 if backend == "cpu" else 3)
 
 
 def test_float_steps_see_a_small_change():
@@ -219,8 +221,8 @@ def test_tanh():
     weights = torch.zeros(len(bias), network.edges)
     weights[:, 0] = bias
     many = ev.Population(weights, mask.expand(len(bias), -1), network)
-    for backend in ("cpu", "triton"):
-        some = many if backend == "cpu" else many[::60]
+    for backend in ("cpu", "triton", "cuda"):
+        some = many[::60] if backend == "triton" else many
         found = run(backend, some, mazes, steps=1, keep_state=True).state.hidden.flatten().double()
         exact = some.weights[:, 0].double().tanh()
         assert ((found - exact) / exact.abs().clamp(min=1e-30)).abs().max() < 6e-7
@@ -233,7 +235,7 @@ def test_infinities_propagate():
     network = Network((2,), ("bias",), True, "relu")
     row = torch.tensor([[1.0, 60.0, 1.0, 1.0, 1.0, 60.0, 1.0, 1.0, 30.0, -30.0, 1.0, 1.0]])
     agents = ev.Population(row, row != 0, network)  # a severed connection is 0 times infinity to a dense product
-    for backend in ("reference", "cpu", "triton"):
+    for backend in BACKENDS:
         state = run(backend, agents, ev.mazes(3, size=2), steps=30, keep_state=True).state
         assert state.hidden.isinf().all()
         assert (state.motor == 0).all()  # left is inf - inf
@@ -374,6 +376,9 @@ def test_wide_networks():
     many = ev.Population.random(2, hidden=(40, 40))
     with nk.backend("triton"), pytest.raises(nk.BackendError, match="agents have 80 hidden units.* up to 64"):
         nk.maze_rollout(many, corridor)
+    larger = ev.Population.random(2, hidden=200)
+    with nk.backend("cuda"), pytest.raises(nk.BackendError, match="200 hidden units and up to 42200 connections"):
+        nk.maze_rollout(larger, corridor)
 
 
 def test_the_leaf():

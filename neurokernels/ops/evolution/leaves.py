@@ -7,13 +7,14 @@ from torch import Tensor
 
 from neurokernels._core import backends, native
 from neurokernels._core.library import leaf
-from neurokernels.ops.evolution import triton_limits
+from neurokernels.ops.evolution import cuda_limits, triton_limits
 from neurokernels.ops.evolution.network import Network
 
 for _op in ("maze_rollout", "offspring"):
     backends.register(
         _op,
         backends.Backend("cpu", ("cpu",), lambda x: native.reason(), "neurokernels.ops.evolution.cpu"),
+        backends.Backend("cuda", (), cuda_limits.refuses, "neurokernels.ops.evolution.cuda", cuda_limits.yields),
         backends.Backend("triton", (), triton_limits.refuses, "neurokernels.ops.evolution.triton"),
         backends.Backend("reference", (), lambda x: None, "neurokernels.ops.evolution.reference"),
     )
