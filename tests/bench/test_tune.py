@@ -68,7 +68,7 @@ def test_a_wrong_candidate_is_not_taken(monkeypatch):
     def make(size, dtype, device):
         return (lambda x: x * tuned.choice("rank_update", x, 1)["scale"]), (torch.ones(8),)
 
-    space = tune.Space("cpu", (1,), make, {"scale": (2.0, 1.0)})
+    space = tune.Space(lambda config: "cpu", (1,), make, {"scale": (2.0, 1.0)})
     monkeypatch.setattr(tuned, "_rows", lambda: [
         {"op": "rank_update", "arch": "any", "dtype": "any", "up_to": None, "config": {"scale": 1.0}, "measured": None}
     ])  # fmt: skip
