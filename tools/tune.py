@@ -170,7 +170,9 @@ SPACES: dict[str, Space] = {
         valid=lambda c, dtype: c["backend"] == "cuda" or (c["few"], c["list_cost"]) == (528, 0),
         tolerance=0.1,  # walks are chaotic: the goals of all agents agree, those of one do not
     ),
-    "maze_rollout_triton": Space(_triton, (20, 60), _rollout, {"mazes": (16, 32, 64), "warps": (1, 2, 4, 8)}, tolerance=0.1),
+    "maze_rollout_triton": Space(
+        _triton, (20, 60), _rollout, {"mazes": (16, 32, 64), "warps": (1, 2, 4, 8)}, tolerance=0.1,
+    ),
 }  # fmt: skip
 
 

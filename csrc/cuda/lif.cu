@@ -89,38 +89,6 @@ struct Neuron {
   }
 };
 
-/// Two bytes of either kind: which one is the launch's choice, and no other kernel.
-struct Half {
-  uint16_t bits;
-};
-
-/// How values are stored.
-template <class X>
-struct Format {
-  using State = X;
-  __device__ __forceinline__ explicit Format(const Rule&) {}
-  __device__ __forceinline__ X widen(X value) const { return value; }
-  __device__ __forceinline__ X narrow(X value) const { return value; }
-  __device__ __forceinline__ X spike(bool fires) const { return fires ? X(1) : X(0); }
-};
-template <>
-struct Format<Half> {
-  using State = float;
-  bool is_float16;
-  __device__ __forceinline__ explicit Format(const Rule& r) : is_float16(r.is_float16) {}
-  __device__ __forceinline__ float widen(Half value) const {
-    const float of_float16 = device::widen(Float16{value.bits}), of_bfloat16 = device::widen(Bfloat16{value.bits});
-    return is_float16 ? of_float16 : of_bfloat16;
-  }
-  __device__ __forceinline__ Half narrow(float value) const {
-    const uint16_t to_float16 = device::narrow<Float16>(value).bits, to_bfloat16 = device::narrow<Bfloat16>(value).bits;
-    return {is_float16 ? to_float16 : to_bfloat16};
-  }
-  __device__ __forceinline__ Half spike(bool fires) const {
-    return {static_cast<uint16_t>(fires ? (is_float16 ? 0x3c00 : 0x3f80) : 0)};
-  }
-};
-
 // Forward --------------------------------------------------------------------------------------------------------------------------
 
 template <class X, int KIND>
@@ -130,7 +98,7 @@ __device__ __forceinline__ void forward(const Forward& p, unsigned char* memory)
   const Here h = here(r.total);
   if (h.first >= r.total) return;
   const Neuron<S> neuron(r, h);
-  const Format<X> format(r);
+  const Format<X> format(r.is_float16);
   const Stream<X> xs(p.x, memory + threadIdx.x / kLanes * Stream<X>::kBytes, h, r.width, r.steps);
   X* spikes = place<X>(p.spikes, h.exists ? h.n : 0, r.width);  // moves on with time, as what is kept does
   S* kept = static_cast<S*>(p.residual) + h.n;
@@ -187,7 +155,7 @@ __device__ __forceinline__ void backward_bits(const Backward& p, unsigned char* 
   const Here h = here(r.total);
   if (h.first >= r.total) return;
   const Neuron<S> neuron(r, h);
-  const Format<X> format(r);
+  const Format<X> format(r.is_float16);
   unsigned char* const mine = memory + threadIdx.x / kLanes * (Stream<X>::kBytes + Rows<uint32_t>::kBytes);
   const Stream<X> gs(p.g, mine, h, r.width, r.steps);
   const Rows<uint32_t> words(p.residual, mine + Stream<X>::kBytes, h);
@@ -280,7 +248,7 @@ __device__ __forceinline__ void backward_replay(const Backward& p, unsigned char
   const Here h = here(r.total);
   if (h.first >= r.total) return;
   const Neuron<S> neuron(r, h);
-  const Format<X> format(r);
+  const Format<X> format(r.is_float16);
   // One ring for g, one for x where it is read, one for the membranes that were kept, one for what stands before each chunk.
   constexpr bool kMembranes = KIND == kMembrane;
   const bool reads_x = p.x.mode != kNothing, learns = p.ddecay || p.dthreshold || p.dgain || p.dv_reset;

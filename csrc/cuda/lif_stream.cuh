@@ -131,6 +131,38 @@ struct Rows {
   __device__ __forceinline__ X take(int stage) const { return ring[stage * kLanes + lane()]; }
 };
 
+/// Two bytes of either kind: which one is the launch's choice, and no other kernel.
+struct Half {
+  uint16_t bits;
+};
+
+/// How values are stored.
+template <class X>
+struct Format {
+  using State = X;
+  __device__ __forceinline__ explicit Format(bool) {}
+  __device__ __forceinline__ X widen(X value) const { return value; }
+  __device__ __forceinline__ X narrow(X value) const { return value; }
+  __device__ __forceinline__ X spike(bool fires) const { return fires ? X(1) : X(0); }
+};
+template <>
+struct Format<Half> {
+  using State = float;
+  bool is_float16;
+  __device__ __forceinline__ explicit Format(bool is_float16) : is_float16(is_float16) {}
+  __device__ __forceinline__ float widen(Half value) const {
+    const float of_float16 = device::widen(Float16{value.bits}), of_bfloat16 = device::widen(Bfloat16{value.bits});
+    return is_float16 ? of_float16 : of_bfloat16;
+  }
+  __device__ __forceinline__ Half narrow(float value) const {
+    const uint16_t to_float16 = device::narrow<Float16>(value).bits, to_bfloat16 = device::narrow<Bfloat16>(value).bits;
+    return {is_float16 ? to_float16 : to_bfloat16};
+  }
+  __device__ __forceinline__ Half spike(bool fires) const {
+    return {static_cast<uint16_t>(fires ? (is_float16 ? 0x3c00 : 0x3f80) : 0)};
+  }
+};
+
 /// A value per neuron, or the number that stands for it.
 template <class T>
 __device__ __forceinline__ T value_or(const void* pointer, double number, int64_t at, bool exists) {

@@ -166,7 +166,7 @@ def test_table():
         assert set(reasons) == {"reference", "cpu", "triton", "cuda"}
         assert reasons["reference"] is None
         assert reasons["cpu"] is None
-    assert table["leaky_integrate"]["cuda"] == "not written for this op"
+    assert table["covariance"]["cuda"] == "not written for this op"
 
 
 def test_cuda_on_the_reference_warns_once(op):

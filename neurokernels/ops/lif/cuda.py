@@ -13,13 +13,13 @@ from torch import Tensor
 from neurokernels._core import cuda, tuned
 from neurokernels._core.triton import Seen, arranged
 from neurokernels._core.triton import Series as Strided
-from neurokernels.ops.lif import reference
+from neurokernels.ops.lif import leaky, reference
 from neurokernels.ops.lif import rule as rules
 from neurokernels.ops.lif.arguments import contiguous, counts_down, periodic, used
 from neurokernels.ops.lif.rule import Codes, Forward, Numbers, Rule
 from neurokernels.surrogate import SHAPES
 
-jvp = reference.jvp
+jvp, leaky_jvp = reference.jvp, reference.leaky_jvp
 
 # The structs of lif.cu and its sizes. ---------------------------------------------------------------------------------
 
@@ -58,6 +58,17 @@ class _Backward(ctypes.Structure):
         ("rule", _Rule), ("g", _Series), ("x", _Series), ("dx", _Series), ("u", _Series),
         *((name, _Pointer) for name in ("da", "residual", "counts", "table")),
         *((name, _Pointer) for name in ("dv0", "ddecay", "dthreshold", "dgain", "dv_reset")),
+    )  # fmt: skip
+
+
+class _Leaky(ctypes.Structure):
+    _fields_ = (
+        ("decay", _Pointer), ("gain", _Pointer), ("v0", _Pointer),
+        ("decay_number", _Number), ("gain_number", _Number), ("floor", _Number),
+        *((name, _Long) for name in ("total", "width", "period")),
+        *((name, _Series) for name in ("x", "trace", "g", "dx")),
+        *((name, _Pointer) for name in ("dv0", "ddecay", "dgain")),
+        *((name, _Int) for name in ("steps", "has_floor", "is_float16", "unused")),
     )  # fmt: skip
 
 
@@ -115,11 +126,11 @@ def _block(total: int, warps: int) -> tuple[tuple[int, int, int], tuple[int, int
     return (-(-total // (_LANES * warps)), 1, 1), (_LANES * warps, 1, 1)
 
 
-def _launch(name: str, arguments: ctypes.Structure, like: Tensor, total: int, bytes_per_warp: int) -> None:
+def _launch(source: str, name: str, arguments: ctypes.Structure, like: Tensor, total: int, bytes_per_warp: int) -> None:
     """A warp for 32 neurons, and rings of tiles for each warp."""
     warps: int = tuned.choice("lif", like, total)["warps"]
     grid, block = _block(total, warps)
-    cuda.launch("lif", name, grid, block, arguments, like, bytes_per_warp * warps)
+    cuda.launch(source, name, grid, block, arguments, like, bytes_per_warp * warps)
 
 
 def forward(
@@ -140,7 +151,7 @@ def forward(
             cuda.pointer(out.countdown), cuda.pointer(out.residual), cuda.pointer(out.counts),
         )  # fmt: skip
         ring = _STAGES * rules.CHUNK * _LANES * x.element_size()
-        _launch(f"lif_forward_{_SUFFIX[x.dtype]}_{_KIND[rule.residual]}", arguments, x, total, ring)
+        _launch("lif", f"lif_forward_{_SUFFIX[x.dtype]}_{_KIND[rule.residual]}", arguments, x, total, ring)
     return out
 
 
@@ -179,6 +190,54 @@ def backward(
         )  # fmt: skip
         state, ring = residual.element_size(), _STAGES * rules.CHUNK * _LANES
         tiles = g.element_size() * (1 if x is None else 2) + (state if kind == "membrane" else 0)
-        rows = 4 if kind == "bits" else rules.compute_dtype(g).itemsize
-        _launch(f"lif_backward_{_SUFFIX[g.dtype]}_{kind}", arguments, g, total, ring * tiles + _STAGES * _LANES * rows)
+        row = _STAGES * _LANES * (4 if kind == "bits" else rules.compute_dtype(g).itemsize)
+        _launch("lif", f"lif_backward_{_SUFFIX[g.dtype]}_{kind}", arguments, g, total, ring * tiles + row)
+    return outs
+
+
+# The leaky integrator ------------------------------------------------------------------------------------------------
+
+
+def _leaky(
+    seen: Seen, like: Tensor, dtype: torch.dtype, numbers: list[float], has_floor: bool, decay: Tensor | None,
+    gain: Tensor | None, v0: Tensor | None, keep: list[Tensor | None],
+) -> _Leaky:  # fmt: skip
+    """The struct of a call, without its series."""
+    period, given = periodic(like.shape[1:], decay, gain)
+    keep += [*given, contiguous(v0)]
+    return _Leaky(
+        *map(cuda.pointer, keep), *numbers, like.shape[1:].numel(), seen.inner or 0, max(period, 1),
+        steps=like.shape[0], has_floor=has_floor, is_float16=dtype == torch.float16,
+    )  # fmt: skip
+
+
+def leaky_forward(
+    x: Tensor, decay: Tensor | None, gain: Tensor | None, v0: Tensor | None, numbers: list[float], has_floor: bool
+) -> Tensor:
+    """The leaf op ``leaky_fwd``."""
+    trace, keep, total = leaky.allocate_forward(x), list[Tensor | None](), x.shape[1:].numel()
+    with arranged([x], [trace]) as seen:
+        arguments = _leaky(seen, x, x.dtype, numbers, has_floor, decay, gain, v0, keep)
+        arguments.x, arguments.trace = (_series(s, total, seen.inner or 0) for s in seen.series)
+        ring = _STAGES * rules.CHUNK * _LANES * x.element_size()
+        _launch("leaky", f"leaky_forward_{_SUFFIX[x.dtype]}", arguments, x, total, ring)
+    return trace
+
+
+def leaky_backward(
+    g: Tensor, x: Tensor | None, trace: Tensor | None, decay: Tensor | None, gain: Tensor | None, v0: Tensor | None,
+    numbers: list[float], has_floor: bool, dtype: torch.dtype, wanted: list[bool],
+) -> tuple[Tensor, ...]:  # fmt: skip
+    """The leaf op ``leaky_bwd``."""
+    outs, keep, total = leaky.allocate_backward(g, dtype, wanted), list[Tensor | None](), g.shape[1:].numel()
+    dx, *firsts = [out if want else None for out, want in zip(outs, wanted, strict=True)]
+    read = [g, x if wanted[3] else None, trace if has_floor or wanted[2] else None]
+    with arranged(read, [dx]) as seen:
+        arguments = _leaky(seen, g, dtype, numbers, has_floor, decay, gain, v0, keep)
+        gs, xs, traces, dxs = (_series(s, total, seen.inner or 0) for s in seen.series)
+        arguments.g, arguments.x, arguments.trace, arguments.dx = gs, xs, traces, dxs
+        arguments.dv0, arguments.ddecay, arguments.dgain = map(cuda.pointer, firsts)
+        tiles = g.element_size() * (1 if read[2] is None else 2) + (dtype.itemsize if read[1] is not None else 0)
+        ring = _STAGES * rules.CHUNK * _LANES * tiles
+        _launch("leaky", f"leaky_backward_{_SUFFIX[dtype]}", arguments, g, total, ring)
     return outs

@@ -161,6 +161,7 @@ LIF = Op(
 )
 
 LEAKY_INTEGRATE = Op(
+    backends=("reference", "cpu", "triton", "cuda"),
     name="leaky_integrate",
     call=lambda x, **arguments: (nk.leaky_integrate(x, **arguments),),
     definition=lambda x, **arguments: (definitions.leaky_integrate(x, **arguments),),
