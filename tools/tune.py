@@ -85,6 +85,11 @@ def _covariance(size: int, dtype: torch.dtype, device: torch.device) -> tuple[Ca
     return nk.covariance, (_normal(max(2 * size, 64), size, dtype=dtype, device=device),)
 
 
+def _eigh(size: int, dtype: torch.dtype, device: torch.device) -> tuple[Call, tuple[Tensor, ...]]:
+    a = _normal(256 if device.type == "cuda" else 2, size, size, dtype=dtype, device=device)
+    return nk.eigvalsh, (a + a.mT,)  # the signs of vectors are each solver's own
+
+
 def _rdm(size: int, dtype: torch.dtype, device: torch.device) -> tuple[Call, tuple[Tensor, ...]]:
     x = _normal(size, min(4 * size, 2048), dtype=dtype, device=device)
     return lambda x: nk.rdm(x, metric="correlation"), (x,)
@@ -142,6 +147,10 @@ SPACES: dict[str, Space] = {
     "lif_triton": Space(
         _triton, (64, 8192, 65536, 262144, 1048576), _lif, {"warps": (1, 2, 4, 8), "pairs": (False, True)},
         (torch.float32, torch.bfloat16),
+    ),
+    "eigh": Space(
+        lambda c: c["backend"], (8, 16, 32, 64, 100, 128), _eigh, {"backend": ("cuda", "triton")},
+        (torch.float32, torch.float64),
     ),
     "covariance": Space(
         _triton, (16, 32, 128, 512, 2048), _covariance, {"tile": (16, 32, 64, 128), "rows": (16, 32, 64), **_TILES},

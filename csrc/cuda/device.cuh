@@ -46,6 +46,9 @@ __device__ __forceinline__ void wait() {
   asm volatile("cp.async.wait_group %0;" ::"n"(PENDING) : "memory");
 }
 
+/// Makes the compiler forget what it knows of a number, so that what depends on it is computed again and not kept in registers.
+__device__ __forceinline__ void forget(int& x) { asm volatile("" : "+r"(x)); }
+
 struct Bfloat16 {
   uint16_t bits;
 };
@@ -133,9 +136,12 @@ __device__ __forceinline__ void multiply_add(int (&d)[4], const unsigned (&a)[2]
 #ifdef __CUDACC__
 #define NK_UNROLL _Pragma("unroll")
 #define NK_ROLLED _Pragma("unroll 1")
+#define NK_UNROLL_BY(TIMES) NK_PRAGMA(unroll TIMES)
+#define NK_PRAGMA(TEXT) _Pragma(#TEXT)
 #else
 #define NK_UNROLL
 #define NK_ROLLED
+#define NK_UNROLL_BY(TIMES)
 #endif
 
 namespace nk::device {

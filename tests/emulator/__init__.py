@@ -22,10 +22,14 @@ from neurokernels._core import cuda
 ROOT = Path(__file__).parents[2]
 HERE = Path(__file__).parent
 BUILT = ROOT / "build" / "emulator"
+INCLUDED = ROOT / "csrc"
 FLAGS = (
     "-std=c++17", "-O2", "-g1", "-fPIC", "-shared", "-ffp-contract=off", "-fno-strict-aliasing", "-DNK_EMULATED",
-    "-Wall", "-Wextra", "-Wno-unknown-pragmas", f"-I{HERE}", f"-I{ROOT / 'csrc'}", "-x", "c++",
+    "-Wall", "-Wextra", "-Wno-unknown-pragmas", f"-I{HERE}",
 )  # fmt: skip
+CPU = Path("/proc/cpuinfo")
+if CPU.exists() and " fma " in CPU.read_text():
+    FLAGS = (*FLAGS, "-mfma")  # a fused multiply-add is then an instruction, and still only where the source says fma
 ORDERS = ("forward", "reverse", "random")
 
 
@@ -34,13 +38,22 @@ def library(source: Path) -> ctypes.CDLL:
     """A source, compiled unless nothing has changed since; one process compiles, the others wait."""
     BUILT.mkdir(parents=True, exist_ok=True)
     made = BUILT / f"{source.stem}.so"
-    headers = [*ROOT.glob("csrc/common/*.h"), *ROOT.glob("csrc/cuda/*.cuh"), HERE / "emulated.h"]
+    headers = [*INCLUDED.glob("common/*.h"), *INCLUDED.glob("cuda/*.cuh"), HERE / "emulated.h"]
     with open(BUILT / f"{source.stem}.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         newest = max(file.stat().st_mtime_ns for file in [source, *headers])
         if not made.exists() or made.stat().st_mtime_ns < newest:
             fresh = made.with_suffix(f".{os.getpid()}")
-            command = [os.environ.get("CXX") or "g++", *FLAGS, str(source), "-o", str(fresh)]
+            command = [
+                os.environ.get("CXX") or "g++",
+                *FLAGS,
+                f"-I{INCLUDED}",
+                "-x",
+                "c++",
+                str(source),
+                "-o",
+                str(fresh),
+            ]
             done = subprocess.run(command, capture_output=True, text=True, check=False)
             assert done.returncode == 0, done.stderr
             os.replace(fresh, made)

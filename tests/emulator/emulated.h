@@ -287,8 +287,13 @@ template <class T>
 inline T __ldg(const T* from) {
   return *from;
 }
+// The C library's are of double alone.
+using std::exp;
+using std::fabs;
+using std::fma;
 using std::max;
 using std::min;
+using std::sqrt;
 
 #define NK_KERNEL(NAME, ARGUMENTS, THREADS)                                                 \
   static void NAME##_body(const ARGUMENTS& p);                                              \
@@ -299,6 +304,8 @@ using std::min;
 #define NK_SHARED(NAME) unsigned char* const NAME = nk::emulated::block.shared
 
 namespace nk::device {
+
+inline void forget(int&) {}
 
 using nk::Bfloat16;
 using nk::Float16;

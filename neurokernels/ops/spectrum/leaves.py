@@ -5,15 +5,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from neurokernels._core import backends, native, triton
+from neurokernels._core import backends, cuda, native, triton
 from neurokernels._core.covariance import full_precision
 from neurokernels._core.library import leaf
-from neurokernels.ops.spectrum import triton_limits
+from neurokernels.ops.spectrum import cuda_limits, triton_limits
 
-for _op, _refuses in (("eigh", triton_limits.refuses), ("spectrum", triton.refuses)):
+for _op, _on_cuda, _yields, _refuses in (
+    ("eigh", cuda_limits.refuses, cuda_limits.yields, triton_limits.refuses),
+    ("spectrum", cuda.refuses, cuda_limits.spectrum_yields, triton.refuses),
+):
     backends.register(
         _op,
         backends.Backend("cpu", ("cpu",), lambda x: native.reason(), "neurokernels.ops.spectrum.cpu"),
+        backends.Backend("cuda", (), _on_cuda, "neurokernels.ops.spectrum.cuda", _yields),
         backends.Backend("triton", (), _refuses, "neurokernels.ops.spectrum.triton"),
         backends.Backend("reference", (), lambda x: None, "neurokernels.ops.spectrum.reference"),
     )

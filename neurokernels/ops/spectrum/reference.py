@@ -1,18 +1,23 @@
 """The definition of the room's ops in plain PyTorch, on any device, in the dtype that they compute in."""
 
+from collections.abc import Callable
+
 from torch import Tensor
 
 from neurokernels._core.covariance_reference import centred as centre
 from neurokernels._core.eigh_reference import eigh
 from neurokernels.ops.spectrum import subspace
 
+#: A symmetric matrix, and whether vectors are wanted, to values, ascending, and vectors in columns.
+Solver = Callable[[Tensor, bool], tuple[Tensor, Tensor]]
 
-def spectrum(x: Tensor, k: int, correction: float, factors: bool) -> tuple[Tensor, ...]:
+
+def spectrum(x: Tensor, k: int, correction: float, factors: bool, solve: Solver = eigh) -> tuple[Tensor, ...]:
     """Top values of the covariance matrix, or of the Gram matrix where that is the smaller one."""
     n, d = x.shape[-2:]
     centred, mean = centre(x.contiguous())  # sums are added in the order of strides, which are nothing to a result
     scatter = (centred.mT @ centred if d <= n else centred @ centred.mT) / (n - correction)
-    values, columns = eigh(scatter, factors)
+    values, columns = solve(scatter, factors)
     left, right = paired(centred, columns, k) if factors else (x.new_empty(0), x.new_empty(0))
     trace = scatter.diagonal(dim1=-2, dim2=-1).sum(-1)
     return values[..., values.shape[-1] - k :].flip(-1), trace, left, right, mean
