@@ -37,6 +37,8 @@ def _definition(a: Tensor, vectors: bool = True) -> tuple[Tensor, ...]:
 
 
 EIGH = Op(
+    backends=("reference", "cpu", "triton", "cuda"),
+    slow=("triton", "cuda"),
     name="eigh",
     call=lambda a, **options: _without_signs(*_either(a, **options)),
     direct=_either,
@@ -87,6 +89,8 @@ def _samples(shape: tuple[int, ...], dtype: torch.dtype, generator: torch.Genera
 
 
 SPECTRUM = Op(
+    backends=("reference", "cpu", "triton", "cuda"),
+    slow=("triton", "cuda"),
     name="spectrum",
     call=lambda x, **options: (nk.covariance_spectrum(x=x, **options),),
     definition=lambda x, solver="", **options: (definitions.covariance_spectrum(x, **options),),
