@@ -130,6 +130,13 @@ __device__ __forceinline__ void multiply_add(int (&d)[4], const unsigned (&a)[2]
       : "r"(a[0]), "r"(a[1]), "r"(b));
 }
 
+/// The same of double matrices [8, 4] and [4, 8]: `a` is (g, t), `b` is (t, g), `d` is (g, 2t), (g, 2t + 1).
+__device__ __forceinline__ void multiply_add(double (&d)[2], double a, double b) {
+  asm volatile("mma.sync.aligned.m8n8k4.row.col.f64.f64.f64.f64 {%0, %1}, {%2}, {%3}, {%0, %1};"
+      : "+d"(d[0]), "+d"(d[1])
+      : "d"(a), "d"(b));
+}
+
 }  // namespace nk::device
 #endif
 

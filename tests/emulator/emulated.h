@@ -359,6 +359,15 @@ inline void multiply_add(float (&d)[4], const float (&a)[4], const float (&b)[2]
     d[i] = truncated(sums[i]);
   }
 }
+inline void multiply_add(double (&d)[2], double a, double b) {
+  const unsigned me = emulated::current->index % 32, g = me / 4 * 4, t = me % 4;
+  double row[4];
+  const uint64_t* all = emulated::meet(0xffffffffu, emulated::packed(a));
+  for (int k = 0; k < 4; ++k) row[k] = emulated::unpacked<double>(all[g + k]);
+  all = emulated::meet(0xffffffffu, emulated::packed(b));
+  for (int c = 0; c < 2; ++c)
+    for (int k = 0; k < 4; ++k) d[c] = std::fma(row[k], emulated::unpacked<double>(all[4 * (2 * t + c) + k]), d[c]);
+}
 inline void multiply_add(int (&d)[4], const unsigned (&a)[2], unsigned b) {
   const unsigned me = emulated::current->index % 32, g = me / 4 * 4, t = me % 4;
   unsigned rows[2][4];

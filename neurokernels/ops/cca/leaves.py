@@ -7,6 +7,7 @@ from torch import Tensor
 from neurokernels._core import backends, native, triton
 from neurokernels._core.covariance import compute_dtype, full_precision
 from neurokernels._core.library import leaf
+from neurokernels.ops.cca import cuda_limits
 
 OBJECTIVES = ("nuclear", "topk", "fro2")
 PRECISIONS = ("high", "fast")
@@ -15,6 +16,7 @@ PRECISIONS = ("high", "fast")
 backends.register(
     "dcca",
     backends.Backend("cpu", ("cpu",), lambda x: native.reason(), "neurokernels.ops.cca.cpu"),
+    backends.Backend("cuda", (), cuda_limits.refuses, "neurokernels.ops.cca.cuda", cuda_limits.yields),
     backends.Backend("triton", (), triton.refuses, "neurokernels.ops.cca.triton"),
     backends.Backend("reference", (), lambda x: None, "neurokernels.ops.cca.reference"),
 )
@@ -25,11 +27,15 @@ def is_dual(n: int, d1: int, d2: int) -> bool:
     return n <= max(d1, d2)
 
 
-def _kernel(name: str) -> Any:
+def _kernel(name: str, first: int) -> Any:
+    """Runs a function of a backend that takes both views, side by side from argument ``first`` on."""
+
     def run(*arguments: Any) -> Any:
         *given, backend = arguments
-        with full_precision(given[0]):
-            return getattr(backends.select("dcca", backend, given[0]).kernels(), name)(*given)
+        x, y = given[first : first + 2]
+        wider = x if x.shape[-1] >= y.shape[-1] else y  # one row of the table takes some widths only
+        with full_precision(x):
+            return getattr(backends.select("dcca", backend, wider).kernels(), name)(*given)
 
     return run
 
@@ -74,14 +80,14 @@ def _correlations_fake(x: Tensor, y: Tensor, r1: float, r2: float, factors: bool
 dcca_fwd = leaf(
     "dcca_fwd(Tensor x, Tensor y, float r1, float r2, str objective, SymInt k, str precision, bool factors, "
     "str backend) -> (Tensor, Tensor, Tensor)",
-    _kernel("dcca"),
+    _kernel("dcca", 0),
     _dcca_fake,
 )
 
 #: The gradients of x and y from that of the objective, in the dtype of x and y.
 dcca_bwd = leaf(
     "dcca_bwd(Tensor g, Tensor x, Tensor y, Tensor weights, Tensor mean, str backend) -> (Tensor, Tensor)",
-    _kernel("dcca_backward"),
+    _kernel("dcca_backward", 1),
     _gradients_fake,
 )
 
@@ -91,14 +97,14 @@ dcca_bwd = leaf(
 correlations_fwd = leaf(
     "correlations_fwd(Tensor x, Tensor y, float r1, float r2, bool factors, str backend) "
     "-> (Tensor, Tensor, Tensor, Tensor, Tensor)",
-    _kernel("correlations"),
+    _kernel("correlations", 0),
     _correlations_fake,
 )
 
 #: The gradients of x and y from those of the correlations, in the dtype of the factors.
 correlations_bwd = leaf(
     "correlations_bwd(Tensor g, Tensor ex, Tensor ax, Tensor ey, Tensor by, str backend) -> (Tensor, Tensor)",
-    _kernel("correlations_backward"),
+    _kernel("correlations_backward", 1),
     lambda g, ex, ax, ey, by, backend: (
         ex.new_empty((*ex.shape[:-1], ax.shape[-2])),
         ey.new_empty((*ey.shape[:-1], by.shape[-2])),
