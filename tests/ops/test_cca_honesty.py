@@ -40,6 +40,7 @@ def test_the_truth_is_the_definition():
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
 @pytest.mark.parametrize("k", [1, K, 20])
+@pytest.mark.parametrize("backend", ["reference", "cpu", "triton", "cuda"])
 def test_ours_are_what_they_are_said_to_be(backend, dtype, k):
     bound = 1e-11 if dtype == torch.float64 else 2e-6
     x, y = (v.to(dtype) for v in (X[:60], Y[:60]))

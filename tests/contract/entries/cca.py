@@ -97,7 +97,7 @@ DCCA = Op(
     mixes=True,
     peers=True,
     leans=True,
-    backends=("reference", "cpu", "triton"),
+    backends=("reference", "cpu", "triton", "cuda"),
 )
 
 CORRELATIONS = Op(
@@ -122,5 +122,5 @@ CORRELATIONS = Op(
     peers=True,
     tangent_kernels=0,
     leans=True,
-    backends=("reference", "cpu", "triton"),
+    backends=("reference", "cpu", "triton", "cuda"),
 )
