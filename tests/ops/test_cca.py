@@ -11,7 +11,7 @@ from neurokernels._core import backends
 from neurokernels.ops.cca import correlations as module
 from tests.ops import torture
 
-BACKENDS = ("reference", "cpu")
+BACKENDS = ("reference", "cpu", "cuda")
 OBJECTIVES = (("nuclear", 0), ("topk", 2), ("fro2", 0))
 
 #: Bounds on the errors of value and gradient in float32, relative to the largest entry, for small views. What is not
