@@ -52,26 +52,26 @@ struct Column {
   __device__ __forceinline__ double relative(int i) const { return (*this)(i) - (*this)(0); }
 };
 
-/// Samples relative to the first one, of `rows` rows from `begin` on, to a matrix of `columns` columns; zero where there is none, and in rows
-/// up to `depth`. Many loads are under way at once. No barrier.
-__device__ __forceinline__ void stage(const Views& views, int begin, int rows, int depth, int columns, Matrix z) {
-  constexpr int kBatch = 8;
+/// Samples relative to the first one, of `rows` rows from `begin` on, to a matrix of `columns` columns, at most 1 << shift; zero where there
+/// is none, and in rows up to `depth`. Many loads are under way at once. No barrier.
+__device__ __forceinline__ void stage(const Views& views, int begin, int rows, int depth, int columns, int shift, Matrix z) {
+  constexpr int kBatch = 16;
+  const int j = thread() & ((1 << shift) - 1), step = kThreads >> shift;
+  if (j >= columns) return;
   with_type(views.dtype, [&](auto type) {
-    using S = decltype(type);
+    const Column<decltype(type)> column(views, j);
+    const double first = column.data ? column(0) : 0;
     NK_ROLLED
-    for (int base = thread(); base < depth * columns; base += kBatch * threads()) {
+    for (int base = thread() >> shift; base < depth; base += kBatch * step) {
       double value[kBatch];
       NK_UNROLL
       for (int u = 0; u < kBatch; ++u) {
-        const int at = base + u * threads(), i = at / columns;
-        const Column<S> column(views, at % columns);
-        value[u] = i < rows && column.data ? column.relative(begin + i) : 0;
+        const int i = base + u * step;
+        value[u] = i < rows && column.data ? column(begin + i) - first : 0;
       }
       NK_UNROLL
-      for (int u = 0; u < kBatch; ++u) {
-        const int at = base + u * threads();
-        if (at < depth * columns) z(at / columns, at % columns) = value[u];
-      }
+      for (int u = 0; u < kBatch; ++u)
+        if (base + u * step < depth) z(base + u * step, j) = value[u];
     }
   });
 }
@@ -94,7 +94,7 @@ struct Forward {
   void *value, *weights, *mean;  // [items], [items, d1 + d2, d1 + d2] or null, [items, d1 + d2]
   double r1, r2;
   double steps[kSteps][3];  // W <- a W + b W A + c W A^2, A = W' W
-  int32_t n, d1, d2, tiles, rows, nuclear, dtype;  // rows: of samples in shared memory at a time, a multiple of 4
+  int32_t n, d1, d2, tiles, rows, nuclear, dtype;  // rows: of samples in shared memory at a time, a multiple of 8
 };
 
 /// Where everything lies: two arrays of columns, sums of warps, and matrices of `tiles` tiles a side, over the last of which samples lie first.
@@ -113,30 +113,33 @@ struct Memory {
 
 /// The joint covariance, into the matrices s11, s12, s22 without ridges, and the means relative to the first sample. Columns of x are
 /// padded to whole tiles, and those of y follow.
-__device__ __forceinline__ void moments(const Forward& p, const Views& views, double* means, double* samples, Matrix s11, Matrix s12,
-                                        Matrix s22) {
+__device__ __forceinline__ void moments(const Forward& p, const Views& views, int shift, double* means, double* samples, Matrix s11,
+                                        Matrix s12, Matrix s22) {
   const int half = 8 * p.tiles, columns = 2 * half, parts = 2 * p.tiles, warp = thread() / 32, g = lane() / 4, t = lane() % 4;
   const Matrix z{samples, columns + 4, 1};
   const int column = thread() / 4;  // whose sum this thread helps to make, in a quarter of the rows
-  double sums[kPairs][2] = {}, mean = 0;
+  double sums[kPairs][2] = {}, others[kPairs][2] = {}, mean = 0;  // two sums of each, as one waits for the one before
   int left[kPairs], right[kPairs], found = 0;
   NK_UNROLL
   for (int i = 0; i < kPairs; ++i) {
-    int pair = warp + i * (threads() / 32), a = 0;
+    int pair = warp + i * (kThreads / 32), a = 0;
     for (; a < parts && pair >= parts - a; ++a) pair -= parts - a;
     left[i] = 8 * a, right[i] = 8 * (a + pair), found += a < parts;
   }
   for (int begin = 0; begin < p.n; begin += p.rows) {
-    const int rows = min(p.rows, p.n - begin), depth = (rows + 3) / 4 * 4;
-    stage(views, begin, rows, depth, columns, z);
+    const int rows = min(p.rows, p.n - begin), depth = (rows + 7) / 8 * 8;
+    stage(views, begin, rows, depth, columns, shift, z);
     __syncthreads();
     if (column < columns)
       for (int i = thread() % 4; i < depth; i += 4) mean += z(i, column);
     NK_ROLLED
-    for (int k = 0; k < depth; k += 4)
+    for (int k = 0; k < depth; k += 8)
       NK_UNROLL
       for (int i = 0; i < kPairs; ++i)
-        if (i < found) device::multiply_add(sums[i], z(k + t, left[i] + g), z(k + t, right[i] + g));
+        if (i < found) {
+          device::multiply_add(sums[i], z(k + t, left[i] + g), z(k + t, right[i] + g));
+          device::multiply_add(others[i], z(k + 4 + t, left[i] + g), z(k + 4 + t, right[i] + g));
+        }
     __syncthreads();
   }
   mean = device::sum<4>(mean) / p.n;
@@ -148,7 +151,7 @@ __device__ __forceinline__ void moments(const Forward& p, const Views& views, do
       NK_UNROLL
       for (int c = 0; c < 2; ++c) {
         const int u = left[i] + g, v = right[i] + 2 * t + c;
-        const double covariance = (sums[i][c] - p.n * means[u] * means[v]) / (p.n - 1);
+        const double covariance = (sums[i][c] + others[i][c] - p.n * means[u] * means[v]) / (p.n - 1);
         if (u >= half) s22(u - half, v - half) = covariance, s22(v - half, u - half) = covariance;
         else if (v >= half) s12(u, v - half) = covariance;
         else s11(u, v) = covariance, s11(v, u) = covariance;
@@ -158,39 +161,42 @@ __device__ __forceinline__ void moments(const Forward& p, const Views& views, do
 
 /// The partial isometry W of M = W H, in w or in other; returns which. Small M is brought to norm 1 first. Singular values from 1e-7 on become 1,
 /// below 1e-8 they count as 0: seven steps reach 1e-3 and magnify smaller ones 3600 times, and run twice where that was not all.
-__device__ Matrix polar(const Forward& p, int depth, Matrix m, Matrix w, Matrix other, Matrix a, Matrix b, double* room) {
-  const int size = 8 * p.tiles;
+__device__ __forceinline__ Matrix polar(const Forward& p, const Square& square, Matrix m, Matrix w, Matrix other, Matrix a, Matrix b,
+                                        double* room) {
+  const int apart = static_cast<int>(other.data - w.data);
+  const auto turn = [&](int which) { return Matrix{w.data + (which & 1) * apart, w.row, 1}; };  // not by a swap: addresses stay shared ones
   double mine = 0;
-  each(size, [&](int i, int j) { mine += m(i, j) * m(i, j); });
+  square.each([&](int i, int j) { mine += m(i, j) * m(i, j); });
   const double norm = sqrt(total(mine, room)), over = norm > 0 && norm < 1 ? 1 / norm : 1;
-  each(size, [&](int i, int j) { w(i, j) = m(i, j) * over; });
+  square.each([&](int i, int j) { w(i, j) = m(i, j) * over; });
   __syncthreads();
+  int now = 0;
   for (int pass = 0; pass < kPasses; ++pass) {
     NK_ROLLED
-    for (int step = 0; step < kSteps; ++step) {
+    for (int step = 0; step < kSteps; ++step, ++now) {
       const double linear = p.steps[step][0], cubic = p.steps[step][1], quintic = p.steps[step][2];
-      multiply(p.tiles, depth, w.t(), w, a);
+      const Matrix before = turn(now);
+      square.multiply(before.t(), before, a);
       __syncthreads();
-      product(p.tiles, depth, a, a, [&](int i, int j, double x) { b(i, j) = quintic * x + cubic * a(i, j) + (i == j ? linear : 0); });
+      square.product(a, a, [&](int i, int j, double x) { b(i, j) = quintic * x + cubic * a(i, j) + (i == j ? linear : 0); });
       __syncthreads();
-      multiply(p.tiles, depth, w, b, other);
+      square.multiply(before, b, turn(now + 1));
       __syncthreads();
-      const Matrix before = w;
-      w = other, other = before;
     }
-    multiply(p.tiles, depth, w.t(), w, a);
+    const Matrix reached = turn(now);
+    square.multiply(reached.t(), reached, a);
     __syncthreads();
     mine = 0;
-    product(p.tiles, depth, a, a, [&](int i, int j, double x) {
+    square.product(a, a, [&](int i, int j, double x) {
       mine += (x - a(i, j)) * (x - a(i, j));
       b(i, j) = 2.5 * a(i, j) - 1.5 * x;  // has no linear term: what is still small becomes 0
     });
     if (!(sqrt(total(mine, room)) > 1e-7)) break;  // NaN ends it too
     __syncthreads();
   }
-  multiply(p.tiles, depth, w, b, other);
+  square.multiply(turn(now), b, turn(now + 1));
   __syncthreads();
-  return other;
+  return turn(now + 1);
 }
 
 }  // namespace
@@ -198,64 +204,65 @@ __device__ Matrix polar(const Forward& p, int depth, Matrix m, Matrix w, Matrix 
 NK_KERNEL_BLOCKS(dcca_forward, Forward, kThreads, 2) {
   NK_SHARED(bytes);
   const int64_t item = blockIdx.x;
-  const int size = 8 * p.tiles, joint = p.d1 + p.d2, depth = (max(p.d1, p.d2) + 3) / 4 * 4;
+  const Square square(p.tiles, (max(p.d1, p.d2) + 3) / 4 * 4);
+  const int size = square.size, joint = p.d1 + p.d2;
   const Views views{p.x, p.y, item, p.d1, p.d2, size, p.dtype};
   const Memory memory(bytes, p.tiles);
   const Matrix s11 = memory.of[0], s22 = memory.of[1], s12 = memory.of[2], t1 = memory.of[3], t2 = memory.of[4];
   const Matrix m = memory.of[5], w = memory.of[6], other = memory.of[7], a = memory.of[8], b = memory.of[9];
-  moments(p, views, memory.means, m.data, s11, s12, s22);
+  moments(p, views, square.shift + 1, memory.means, m.data, s11, s12, s22);
   if (thread() < joint) {
     const int j = thread() < p.d1 ? thread() : size + thread() - p.d1;
     double first = 0;
     with_type(p.dtype, [&](auto type) { first = Column<decltype(type)>(views, j)(0); });
     store(p.mean, p.dtype, item * joint + thread(), first + memory.means[j]);
   }
-  for (int j = thread(); j < 2 * size; j += threads()) {  // padding is a unit of variance 1 that covaries with nothing
+  if (const int j = thread(); j < 2 * size) {  // padding is a unit of variance 1 that covaries with nothing
     const bool second = j >= size;
     const int own = second ? j - size : j;
     double& variance = second ? s22(own, own) : s11(own, own);
     memory.variances[j] = variance;
     variance = own < (second ? p.d2 : p.d1) ? variance + (second ? p.r2 : p.r1) : 1;
   }
-  each(size, [&](int i, int j) { t1(i, j) = t2(i, j) = i == j; });
+  square.each([&](int i, int j) { t1(i, j) = t2(i, j) = i == j; });
   __syncthreads();
-  invert(max(p.d1, p.d2), size, {s11, t1, p.r1}, {s22, t2, p.r2});
-  multiply(p.tiles, depth, t1, s12, w);
+  invert(square, max(p.d1, p.d2), s11, t1, p.r1, s22, t2, p.r2);
+  square.multiply(t1, s12, w);
   __syncthreads();
   // An element of S12 is known to its rounding, and M divides it by both pivots: what may be nothing else is zero.
-  product(p.tiles, depth, w, t2.t(), [&](int i, int j, double x) {
+  square.product(w, t2.t(), [&](int i, int j, double x) {
     const double noise = memory.variances[i] * t1(i, i) * t1(i, i) * memory.variances[size + j] * t2(j, j) * t2(j, j);
     m(i, j) = x * x <= 0x1p-96 * noise ? 0 : x;
   });
   __syncthreads();
   Matrix found = w;
-  if (p.nuclear) found = polar(p, depth, m, w, other, a, b, memory.room);
-  else each(size, [&](int i, int j) { w(i, j) = 2 * m(i, j); });
+  if (p.nuclear) found = polar(p, square, m, w, other, a, b, memory.room);
+  else square.each([&](int i, int j) { w(i, j) = 2 * m(i, j); });
   __syncthreads();
   double mine = 0;
-  each(size, [&](int i, int j) { mine += found(i, j) * m(i, j); });
+  square.each([&](int i, int j) { mine += found(i, j) * m(i, j); });
   const double value = total(mine, memory.room);
   if (thread() == 0) store(p.value, p.dtype, item, p.nuclear ? value : value / 2);
   if (!p.weights) return;
   // s11, s22, s12 and what the polar factor was made with are free.
   const Matrix left = s11, right = s22, above = s12, beside = a;
-  multiply(p.tiles, depth, t1.t(), found, left);
-  multiply(p.tiles, depth, found, t2, right);
-  multiply(p.tiles, depth, t1.t(), m, above);
-  multiply(p.tiles, depth, m, t2, beside);
+  square.multiply(t1.t(), found, left);
+  square.multiply(found, t2, right);
+  square.multiply(t1.t(), m, above);
+  square.multiply(m, t2, beside);
   __syncthreads();
   const int64_t base = item * joint * joint;
   const double over = 1.0 / (p.n - 1);
   const auto put = [&](int i, int j, double x) {  // twice, so that weights are symmetric to the bit
     store(p.weights, p.dtype, base + i * joint + j, x * over), store(p.weights, p.dtype, base + j * joint + i, x * over);
   };
-  product(p.tiles, depth, left, t2, [&](int i, int j, double x) {
+  square.product(left, t2, [&](int i, int j, double x) {
     if (i < p.d1 && j < p.d2) put(i, p.d1 + j, x);
   });
-  product(p.tiles, depth, above, left.t(), [&](int i, int j, double x) {
+  square.product(above, left.t(), [&](int i, int j, double x) {
     if (i <= j && j < p.d1) put(i, j, -x);
   });
-  product(p.tiles, depth, right.t(), beside, [&](int i, int j, double x) {
+  square.product(right.t(), beside, [&](int i, int j, double x) {
     if (i <= j && j < p.d2) put(p.d1 + i, p.d1 + j, -x);
   });
 }
@@ -277,7 +284,9 @@ NK_KERNEL_BLOCKS(dcca_backward, Backward, kThreads, 2) {
   const Views views{p.x, p.y, item, p.d1, p.d2, p.d1, p.dtype};
   double *means = reinterpret_cast<double*>(bytes), *partial = means + 16 * kMostTiles;
   const Matrix weights{partial + kThreads, stride, 1}, z{weights.data + columns * stride, stride, 1};
-  const int slices = threads() / joint, slice = thread() / joint;
+  const int shift = columns <= 8 ? 3 : columns <= 16 ? 4 : columns <= 32 ? 5 : 6;
+  const int across = thread() & ((1 << shift) - 1), down = thread() >> shift, step = kThreads >> shift;
+  const int slices = kThreads / joint, slice = thread() / joint;
   double mine = 0;
   if (slice < slices)
     with_type(p.dtype, [&](auto type) {
@@ -285,11 +294,10 @@ NK_KERNEL_BLOCKS(dcca_backward, Backward, kThreads, 2) {
       for (int i = slice; i < p.n; i += slices) mine += column.relative(i);
     });
   partial[thread()] = mine;
-  stage(views, begin, rows, kSlab, columns, z);
-  for (int at = thread(); at < columns * columns; at += threads()) {
-    const int i = at / columns, j = at % columns;
-    weights(i, j) = i < joint && j < joint ? load(p.weights, p.dtype, (item * joint + i) * joint + j) : 0;
-  }
+  stage(views, begin, rows, kSlab, columns, shift, z);
+  if (across < columns)
+    for (int i = down; i < columns; i += step)
+      weights(i, across) = i < joint && across < joint ? load(p.weights, p.dtype, (item * joint + i) * joint + across) : 0;
   __syncthreads();
   if (thread() < joint) {
     double sum = 0;
@@ -297,10 +305,8 @@ NK_KERNEL_BLOCKS(dcca_backward, Backward, kThreads, 2) {
     means[thread()] = sum / p.n;
   }
   __syncthreads();
-  for (int at = thread(); at < kSlab * columns; at += threads()) {
-    const int j = at % columns;
-    if (j < joint) z(at / columns, j) -= means[j];
-  }
+  if (across < joint)
+    for (int i = down; i < kSlab; i += step) z(i, across) -= means[across];
   __syncthreads();
   const double g = load(p.g, p.dtype, item);
   const int first = thread() / 32 * 8, i = first + lane() / 4;

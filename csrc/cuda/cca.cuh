@@ -14,7 +14,6 @@ using device::lane;
 constexpr int kThreads = 256, kMostTiles = 4;
 
 __device__ __forceinline__ int thread() { return static_cast<int>(threadIdx.x); }
-__device__ __forceinline__ constexpr int threads() { return kThreads; }
 
 /// A matrix, or its transpose, by strides.
 struct Matrix {
@@ -40,28 +39,43 @@ __device__ __forceinline__ void tile_product(Matrix a, Matrix b, int i, int j, i
   d[0] += other[0], d[1] += other[1];
 }
 
-/// store(i, j, product) for all elements of a b of `tiles` tiles a side, by all warps of the block. No barrier.
-template <class Store>
-__device__ __forceinline__ void product(int tiles, int depth, Matrix a, Matrix b, Store store) {
-  NK_ROLLED
-  for (int tile = thread() / 32; tile < tiles * tiles; tile += threads() / 32) {
-    const int i = tile / tiles * 8, j = tile % tiles * 8;
-    double d[2];
-    tile_product(a, b, i, j, depth, d);
-    store(i + lane() / 4, j + lane() % 4 * 2, d[0]), store(i + lane() / 4, j + lane() % 4 * 2 + 1, d[1]);
+/// Who does what, without divisions: a power of two of threads, or of warps, side by side, whether there is work for all of them or not.
+struct Square {
+  int tiles, size;   // tiles a side, and elements a side
+  int shift;         // of the power of two of elements
+  int depth;         // the inner size of products, a multiple of 4: what is behind it is zero
+  int tile_i, tile_j, tile_step;  // the first tile of a warp, in elements, and from row to row of them
+
+  __device__ __forceinline__ Square(int tiles, int depth) : tiles(tiles), size(8 * tiles), depth(depth) {
+    const int across = tiles <= 1 ? 0 : tiles <= 2 ? 1 : 2, warp = thread() / 32;
+    shift = 3 + across;
+    tile_i = warp >> across << 3, tile_j = (warp & ((1 << across) - 1)) << 3, tile_step = kThreads / 32 >> across << 3;
   }
-}
 
-/// out = a b. No barrier.
-__device__ __forceinline__ void multiply(int tiles, int depth, Matrix a, Matrix b, Matrix out) {
-  product(tiles, depth, a, b, [&](int i, int j, double x) { out(i, j) = x; });
-}
-
-/// Calls visit(i, j) for all elements of a square, each in one thread.
-template <class Visit>
-__device__ __forceinline__ void each(int size, Visit visit) {
-  for (int at = thread(); at < size * size; at += threads()) visit(at / size, at % size);
-}
+  /// store(i, j, product) for all elements of a b, by all warps of the block. No barrier.
+  template <class Store>
+  __device__ __forceinline__ void product(Matrix a, Matrix b, Store store) const {
+    if (tile_j >= size) return;
+    NK_ROLLED
+    for (int i = tile_i; i < size; i += tile_step) {
+      double d[2];
+      tile_product(a, b, i, tile_j, depth, d);
+      store(i + lane() / 4, tile_j + lane() % 4 * 2, d[0]), store(i + lane() / 4, tile_j + lane() % 4 * 2 + 1, d[1]);
+    }
+  }
+  /// out = a b. No barrier.
+  __device__ __forceinline__ void multiply(Matrix a, Matrix b, Matrix out) const {
+    product(a, b, [&](int i, int j, double x) { out(i, j) = x; });
+  }
+  /// Calls visit(i, j) for all elements, each in one thread.
+  template <class Visit>
+  __device__ __forceinline__ void each(Visit visit) const {
+    const int j = thread() & ((1 << shift) - 1);
+    if (j >= size) return;
+    NK_ROLLED
+    for (int i = thread() >> shift; i < size; i += kThreads >> shift) visit(i, j);
+  }
+};
 
 /// The sum over all threads, in all threads; `room` is of as many doubles as there are warps, and is free again at the next barrier.
 __device__ __forceinline__ double total(double mine, double* room) {
@@ -69,45 +83,36 @@ __device__ __forceinline__ double total(double mine, double* room) {
   if (lane() == 0) room[thread() / 32] = mine;
   __syncthreads();
   double all = 0;
-  for (int w = 0; w < threads() / 32; ++w) all += room[w];
+  for (int w = 0; w < kThreads / 32; ++w) all += room[w];
   return all;
 }
 
-/// A symmetric matrix S, of which the lower triangle is read and used up, the T of T S T' = I, lower triangular and at first the identity, and
-/// what every eigenvalue of S is at least: a pivot below that is rounding, and becomes it.
-struct Factored {
-  Matrix s, t;
-  double ridge;
+/// A pivot below the ridge, which every eigenvalue is at least, is rounding, and becomes it.
+__device__ __forceinline__ double floored(double pivot, double ridge) { return pivot < ridge ? ridge : pivot; }
 
-  __device__ __forceinline__ double pivot(int j) const {
-    const double found = s(j, j);
-    return found < ridge ? ridge : found;
-  }
-  /// What row i takes of row j: in S right of column j, up to the diagonal, and in T up to column j.
-  __device__ __forceinline__ void eliminate(int j, int i, int k, double over) const {
-    const double share = s(i, j) * over;
-    if (k <= j) t(i, k) -= share * t(j, k);
-    else if (k <= i) s(i, k) -= share * s(k, j);
-  }
-  __device__ __forceinline__ void scale(int i, int k) const { t(i, k) *= 1 / sqrt(pivot(i)); }
-};
-
-/// Both T, by elimination without square roots: row j and column j are not written to in step j, so one barrier per step is enough.
-__device__ __forceinline__ void invert(int d, int size, const Factored& first, const Factored& second) {
+/// The T of T S T' = I, lower triangular, of two matrices S at once, half of the threads for each. The lower triangles are read and used up; the
+/// T are the identity at first. Elimination without square roots: nothing writes to row or column j in step j, so that one barrier a step is
+/// enough.
+__device__ __forceinline__ void invert(const Square& square, int d, Matrix s1, Matrix t1, double r1, Matrix s2, Matrix t2, double r2) {
+  const bool other = thread() >= kThreads / 2;
+  const int mine = thread() & (kThreads / 2 - 1), k = mine & ((1 << square.shift) - 1), step = kThreads / 2 >> square.shift;
+  const Matrix s{s1.data + (other ? s2.data - s1.data : 0), s1.row, 1}, t{t1.data + (other ? t2.data - t1.data : 0), t1.row, 1};
+  const double ridge = other ? r2 : r1;
   for (int j = 0; j < d - 1; ++j) {
-    const double over = 1 / first.pivot(j), other = 1 / second.pivot(j);
-    const int elements = (d - 1 - j) * d;
+    const double over = 1 / floored(s(j, j), ridge);
+    // Row i takes its share of row j: in S right of column j, up to the diagonal, and in T up to column j.
     NK_ROLLED
-    for (int at = thread(); at < 2 * elements; at += threads()) {
-      const int rest = at < elements ? at : at - elements, i = j + 1 + rest / d, k = rest % d;
-      if (at < elements) first.eliminate(j, i, k, over);
-      else second.eliminate(j, i, k, other);
+    for (int i = j + 1 + (mine >> square.shift); i < d; i += step) {
+      if (k > i) continue;
+      const double share = s(i, j) * over;
+      if (k <= j) t(i, k) -= share * t(j, k);
+      else s(i, k) -= share * s(k, j);
     }
     __syncthreads();
   }
-  each(size, [&](int i, int k) {
-    if (i < d) first.scale(i, k), second.scale(i, k);
-  });
+  NK_ROLLED
+  for (int i = mine >> square.shift; i < d; i += step)
+    if (k <= i) t(i, k) *= 1 / sqrt(floored(s(i, i), ridge));
   __syncthreads();
 }
 
