@@ -19,6 +19,7 @@ from benchmarks.cca_truth import Close, relative
 from benchmarks.spectrum_truth import PlainLevel
 from neurokernels._core import backends
 from neurokernels.bench import Absent, Row, at_most, faster, within
+from neurokernels.ops.cca.cuda_limits import SMALL
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 OURS = "triton" if DEVICE == "cuda" else "cpu"
@@ -60,6 +61,15 @@ def _losses(truth: Close, **options: Any) -> list[Row | Absent]:
     return rows
 
 
+def _cuda(truth: Close) -> Row | Absent:
+    """Small views have kernels on CUDA too."""
+    reason = {row.name: row.why_not(truth.inputs[0]) for row in backends.rows("dcca")}["cuda"]
+    run = partial(_with, contenders.trained(lambda x, y, reg: nk.dcca_loss(x, y, reg=reg)))
+    gate, extra = truth.within(*HIGH), lambda: truth.errors(run(*truth.inputs))
+    scope = partial(nk.backend, "cuda")
+    return Absent("cuda", reason) if reason else Row("cuda", run, ours=True, scope=scope, gate=gate, extra=extra)
+
+
 def _row(truth: Close, name: str, call: contenders.Trained, value: float, gradient: float) -> Row | Absent:
     run = partial(_with, call)
     gate, extra = truth.within(value, gradient), lambda: truth.errors(run(*truth.inputs))
@@ -97,11 +107,14 @@ def bench_dcca_loss(race: Callable[..., Any], shape: tuple[int, int]) -> None:
     goals = [faster(OURS, "naive, 3 x eigh", high)] if high else []
     goals += [faster(f"{OURS} fast", "naive, 3 x eigh", fast)] if fast else []
     goals += [at_most(OURS, "gradient error", 1e-5), at_most(f"{OURS} fast", "gradient error", 1e-2)]
+    rows = _losses(truth)
+    if DEVICE == "cuda" and shape[1] <= SMALL:
+        rows.insert(0, _cuda(truth))
     if DEVICE == "cuda" and shape[1] in GPU_GOALS:
-        goals.append(within(OURS, GPU_GOALS[shape[1]]))
+        goals.append(within("cuda" if shape[1] <= SMALL else OURS, GPU_GOALS[shape[1]]))
     race(
         f"dcca_loss nuclear with gradient float32 {_text(shape)}",
-        [*_losses(truth), *(_row(truth, name, call, 1e-1, 1e-1) for name, call in theirs.items())],
+        [*rows, *(_row(truth, name, call, 1e-1, 1e-1) for name, call in theirs.items())],
         op="dcca",
         inputs=(x, y),
         goals=goals,

@@ -168,6 +168,9 @@ SPACES: dict[str, Space] = {
         {"tile": (64, 128), "inner": (32, 64), "columns": (64, 128), "warps": (8, 16), "stages": (2, 3, 4)},
     ),
     "polar": Space(_triton, (48, 128, 256, 512), _dcca, {"tile": (32, 64, 128), "inner": (16, 32), **_TILES}),
+    "dcca": Space(
+        lambda c: c["backend"], (10, 20, 32), _dcca, {"backend": ("cuda", "triton"), "samples": (512,)},
+    ),
     "dcca_small": Space(_triton, (10, 32), _dcca, {"rows": (16, 32), "warps": (1, 2, 4, 8), "stages": (2,)}),
     "dcca_gradient": Space(
         _triton, (10, 32, 256, 512), _dcca, {"rows": (32, 64), "columns": (16, 32, 64), **_TILES},

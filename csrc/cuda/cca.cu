@@ -48,31 +48,33 @@ struct Column {
     if (own < (other ? views.d2 : views.d1)) data = from + views.item * item + own * step;
   }
   __device__ __forceinline__ double operator()(int i) const { return static_cast<double>(device::widen(data[i * row])); }
-  /// A sample minus the first one.
-  __device__ __forceinline__ double relative(int i) const { return (*this)(i) - (*this)(0); }
 };
 
-/// Samples relative to the first one, of `rows` rows from `begin` on, to a matrix of `columns` columns, at most 1 << shift; zero where there
-/// is none, and in rows up to `depth`. Many loads are under way at once. No barrier.
-__device__ __forceinline__ void stage(const Views& views, int begin, int rows, int depth, int columns, int shift, Matrix z) {
+/// Calls take(i, load(i)) for i = begin, begin + step and so on below `end`, with many loads under way at once.
+template <class Load, class Take>
+__device__ __forceinline__ void batched(int begin, int end, int step, Load load, Take take) {
   constexpr int kBatch = 16;
-  const int j = thread() & ((1 << shift) - 1), step = kThreads >> shift;
+  NK_ROLLED
+  for (int base = begin; base < end; base += kBatch * step) {
+    double value[kBatch];
+    NK_UNROLL
+    for (int u = 0; u < kBatch; ++u) value[u] = base + u * step < end ? load(base + u * step) : 0;
+    NK_UNROLL
+    for (int u = 0; u < kBatch; ++u)
+      if (base + u * step < end) take(base + u * step, value[u]);
+  }
+}
+
+/// Samples relative to the first one, of `rows` rows from `begin` on, to a matrix of `columns` columns, at most 1 << shift; zero where
+/// there is none, and in rows up to `depth`. No barrier.
+__device__ __forceinline__ void stage(const Views& views, int begin, int rows, int depth, int columns, int shift, Matrix z) {
+  const int j = thread() & ((1 << shift) - 1);
   if (j >= columns) return;
   with_type(views.dtype, [&](auto type) {
     const Column<decltype(type)> column(views, j);
     const double first = column.data ? column(0) : 0;
-    NK_ROLLED
-    for (int base = thread() >> shift; base < depth; base += kBatch * step) {
-      double value[kBatch];
-      NK_UNROLL
-      for (int u = 0; u < kBatch; ++u) {
-        const int i = base + u * step;
-        value[u] = i < rows && column.data ? column(begin + i) - first : 0;
-      }
-      NK_UNROLL
-      for (int u = 0; u < kBatch; ++u)
-        if (base + u * step < depth) z(base + u * step, j) = value[u];
-    }
+    const auto load = [&](int i) { return i < rows && column.data ? column(begin + i) : first; };
+    batched(thread() >> shift, depth, kThreads >> shift, load, [&](int i, double x) { z(i, j) = x - first; });
   });
 }
 
@@ -97,7 +99,7 @@ struct Forward {
   int32_t n, d1, d2, tiles, rows, nuclear, dtype;  // rows: of samples in shared memory at a time, a multiple of 8
 };
 
-/// Where everything lies: two arrays of columns, sums of warps, and matrices of `tiles` tiles a side, over the last of which samples lie first.
+/// Where everything lies: two arrays of columns, sums of warps, and matrices of `tiles` tiles a side; samples lie over the last ones first.
 struct Memory {
   double *means, *variances, *room;
   Matrix of[kMatrices];
@@ -159,12 +161,12 @@ __device__ __forceinline__ void moments(const Forward& p, const Views& views, in
   __syncthreads();
 }
 
-/// The partial isometry W of M = W H, in w or in other; returns which. Small M is brought to norm 1 first. Singular values from 1e-7 on become 1,
-/// below 1e-8 they count as 0: seven steps reach 1e-3 and magnify smaller ones 3600 times, and run twice where that was not all.
+/// The partial isometry W of M = W H, in w or in other; returns which. Small M is brought to norm 1 first. Singular values from 1e-7 on become
+/// 1, below 1e-8 they count as 0: seven steps reach 1e-3 and magnify smaller ones 3600 times, and run twice where that was not all.
 __device__ __forceinline__ Matrix polar(const Forward& p, const Square& square, Matrix m, Matrix w, Matrix other, Matrix a, Matrix b,
                                         double* room) {
   const int apart = static_cast<int>(other.data - w.data);
-  const auto turn = [&](int which) { return Matrix{w.data + (which & 1) * apart, w.row, 1}; };  // not by a swap: addresses stay shared ones
+  const auto turn = [&](int which) { return Matrix{w.data + (which & 1) * apart, w.row, 1}; };  // a swap would hide what memory it is
   double mine = 0;
   square.each([&](int i, int j) { mine += m(i, j) * m(i, j); });
   const double norm = sqrt(total(mine, room)), over = norm > 0 && norm < 1 ? 1 / norm : 1;
@@ -291,13 +293,17 @@ NK_KERNEL_BLOCKS(dcca_backward, Backward, kThreads, 2) {
   if (slice < slices)
     with_type(p.dtype, [&](auto type) {
       const Column<decltype(type)> column(views, thread() % joint);
-      for (int i = slice; i < p.n; i += slices) mine += column.relative(i);
+      const double first = column(0);
+      batched(slice, p.n, slices, column, [&](int, double x) { mine += x - first; });
     });
   partial[thread()] = mine;
   stage(views, begin, rows, kSlab, columns, shift, z);
-  if (across < columns)
-    for (int i = down; i < columns; i += step)
-      weights(i, across) = i < joint && across < joint ? load(p.weights, p.dtype, (item * joint + i) * joint + across) : 0;
+  if (across < columns) {
+    const auto given = [&](int i) {
+      return i < joint && across < joint ? load(p.weights, p.dtype, (item * joint + i) * joint + across) : 0;
+    };
+    batched(down, columns, step, given, [&](int i, double x) { weights(i, across) = x; });
+  }
   __syncthreads();
   if (thread() < joint) {
     double sum = 0;

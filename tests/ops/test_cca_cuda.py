@@ -211,7 +211,7 @@ def test_steps_that_stop_early_are_seen(monkeypatch):
 
 
 def test_orders_see_a_missing_barrier(tmp_path):
-    right = "      multiply(p.tiles, depth, w, b, other);\n      __syncthreads();\n"
+    right = "      square.multiply(before, b, turn(now + 1));\n      __syncthreads();\n"
     mutant = Mutant(tmp_path, right, right.replace("      __syncthreads();\n", ""))
     with pytest.raises(AssertionError):
         check(*torture.CASES["ordinary"].inputs(), driver=mutant)
