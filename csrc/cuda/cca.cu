@@ -161,8 +161,8 @@ __device__ __forceinline__ void moments(const Forward& p, const Views& views, in
   __syncthreads();
 }
 
-/// The partial isometry W of M = W H, in w or in other; returns which. Small M is brought to norm 1 first. Singular values from 1e-7 on become
-/// 1, below 1e-8 they count as 0: seven steps reach 1e-3 and magnify smaller ones 3600 times, and run twice where that was not all.
+/// The partial isometry W of M = W H, in w or in other; returns which. Small M is brought to norm 1 first. Singular values from 1e-7 on
+/// become 1, below 1e-8 they count as 0: seven steps reach 1e-3 and magnify smaller ones 3600 times, and run twice where that was not all.
 __device__ __forceinline__ Matrix polar(const Forward& p, const Square& square, Matrix m, Matrix w, Matrix other, Matrix a, Matrix b,
                                         double* room) {
   const int apart = static_cast<int>(other.data - w.data);
