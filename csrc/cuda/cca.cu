@@ -6,6 +6,7 @@
 namespace nk::cca {
 namespace {
 
+enum Objective : int { kNuclear = 0, kTopk = 1, kFro2 = 2 };  // as leaves.py has them
 enum Dtype : int { kFloat32 = 0, kFloat64 = 1, kBfloat16 = 2, kFloat16 = 3 };  // as neurokernels/_core/covariance_cpu.py has them
 
 /// Samples [items, n, columns] of any strides, in elements.
@@ -96,7 +97,7 @@ struct Forward {
   void *value, *weights, *mean;  // [items], [items, d1 + d2, d1 + d2] or null, [items, d1 + d2]
   double r1, r2;
   double steps[kSteps][3];  // W <- a W + b W A + c W A^2, A = W' W
-  int32_t n, d1, d2, tiles, rows, nuclear, dtype;  // rows: of samples in shared memory at a time, a multiple of 8
+  int32_t n, d1, d2, tiles, rows, objective, k, dtype;  // rows: of samples in shared memory at a time, a multiple of 8
 };
 
 /// Where everything lies: two arrays of columns, sums of warps, and matrices of `tiles` tiles a side; samples lie over the last ones first.
@@ -201,9 +202,63 @@ __device__ __forceinline__ Matrix polar(const Forward& p, const Square& square, 
   return turn(now + 1);
 }
 
+/// The correlation up to which M holds nothing but rounding: zero_level of neurokernels/ops/cca/reference.py.
+__device__ __forceinline__ double zero_level(const Forward& p, const double* variances, int size) {
+  double a = 0, b = 0;
+  for (int j = 0; j < p.d1; ++j) a = max(a, variances[j]);
+  for (int j = 0; j < p.d2; ++j) b = max(b, variances[size + j]);
+  return 16 * 0x1p-52 * (sqrt(a / p.r1 * (b / (b + p.r2))) + sqrt(b / p.r2 * (a / (a + p.r1))));
+}
+
+/// U diag(kept) V' of M = U diag(s) V', where the k largest that are above `level` are kept. Columns of `u`, at first M, are turned in pairs
+/// until all are orthogonal, those of `v` with them; a round of a tournament has them all meet another one. Their lengths are s.
+__device__ __forceinline__ void largest(const Forward& p, const Square& square, double level, Matrix u, Matrix v, Matrix w,
+                                        double* lengths) {
+  constexpr double kOrthogonal = 0x1p-49;  // eight units in the last place
+  constexpr int kSweeps = 30;
+  const int players = (p.d2 + 1) / 2 * 2, row = lane();
+  bool turned = true;
+  for (int sweep = 0; sweep < kSweeps && __syncthreads_or(turned); ++sweep) {
+    turned = false;
+    for (int round = 0; round < players - 1; ++round) {
+      NK_ROLLED
+      for (int i = thread() / 32; i < players / 2; i += kThreads / 32) {
+        const int first = i ? (round + i) % (players - 1) : players - 1, second = (round - i + players - 1) % (players - 1);
+        const double x = row < square.size ? u(row, first) : 0, y = row < square.size ? u(row, second) : 0;
+        const double a = device::sum(x * x), b = device::sum(y * y), c = device::sum(x * y);
+        if (!(c * c > kOrthogonal * kOrthogonal * a * b)) continue;  // of zeros, and of NaN
+        turned = true;
+        const double slope = (b - a) / (2 * c), t = (slope < 0 ? -1 : 1) / (fabs(slope) + sqrt(1 + slope * slope));
+        const double cosine = 1 / sqrt(1 + t * t), sine = cosine * t;
+        if (row < square.size) {
+          const double s = v(row, first), r = v(row, second);
+          u(row, first) = cosine * x - sine * y, u(row, second) = sine * x + cosine * y;
+          v(row, first) = cosine * s - sine * r, v(row, second) = sine * s + cosine * r;
+        }
+      }
+      __syncthreads();
+    }
+  }
+  NK_ROLLED
+  for (int j = thread() / 32; j < square.size; j += kThreads / 32) {
+    const double x = row < square.size ? u(row, j) : 0, length = sqrt(device::sum(x * x));
+    if (row == 0) lengths[j] = length;
+  }
+  __syncthreads();
+  square.each([&](int i, int j) {
+    const double length = lengths[j];
+    int before = 0;
+    for (int other = 0; other < p.d2; ++other) before += lengths[other] > length || (lengths[other] == length && other < j);
+    u(i, j) = length <= level || before >= p.k ? 0 : u(i, j) / length;  // NaN is kept
+  });
+  __syncthreads();
+  square.multiply(u, v.t(), w);
+  __syncthreads();
+}
+
 }  // namespace
 
-NK_KERNEL_BLOCKS(dcca_forward, Forward, kThreads, 2) {
+NK_KERNEL_BLOCKS(dcca_forward, Forward, kThreads, 1) {
   NK_SHARED(bytes);
   const int64_t item = blockIdx.x;
   const Square square(p.tiles, (max(p.d1, p.d2) + 3) / 4 * 4);
@@ -238,13 +293,17 @@ NK_KERNEL_BLOCKS(dcca_forward, Forward, kThreads, 2) {
   });
   __syncthreads();
   Matrix found = w;
-  if (p.nuclear) found = polar(p, square, m, w, other, a, b, memory.room);
-  else square.each([&](int i, int j) { w(i, j) = 2 * m(i, j); });
+  if (p.objective == kNuclear) found = polar(p, square, m, w, other, a, b, memory.room);
+  else if (p.objective == kFro2) square.each([&](int i, int j) { w(i, j) = 2 * m(i, j); });
+  else {
+    square.each([&](int i, int j) { a(i, j) = m(i, j), b(i, j) = i == j; });
+    largest(p, square, zero_level(p, memory.variances, size), a, b, w, memory.means);
+  }
   __syncthreads();
   double mine = 0;
   square.each([&](int i, int j) { mine += found(i, j) * m(i, j); });
   const double value = total(mine, memory.room);
-  if (thread() == 0) store(p.value, p.dtype, item, p.nuclear ? value : value / 2);
+  if (thread() == 0) store(p.value, p.dtype, item, p.objective == kFro2 ? value / 2 : value);
   if (!p.weights) return;
   // s11, s22, s12 and what the polar factor was made with are free.
   const Matrix left = s11, right = s22, above = s12, beside = a;

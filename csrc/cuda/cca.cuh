@@ -90,8 +90,8 @@ __device__ __forceinline__ double total(double mine, double* room) {
 /// A pivot below the ridge, which every eigenvalue is at least, is rounding, and becomes it.
 __device__ __forceinline__ double floored(double pivot, double ridge) { return pivot < ridge ? ridge : pivot; }
 
-/// The T of T S T' = I, lower triangular, of two matrices S at once, half of the threads for each. The lower triangles are read and used up;
-/// the T are the identity at first. Elimination without square roots: nothing writes to row or column j in step j, so that one barrier a
+/// The T of T S T' = I, lower triangular, of two matrices S at once, half of the threads for each. The lower triangles are read and used
+/// up; the T are the identity at first. Elimination without square roots: nothing writes to row or column j in step j, so that one barrier a
 /// step is enough.
 __device__ __forceinline__ void invert(const Square& square, int d, Matrix s1, Matrix t1, double r1, Matrix s2, Matrix t2, double r2) {
   const bool other = thread() >= kThreads / 2;

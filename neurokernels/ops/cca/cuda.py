@@ -1,7 +1,7 @@
 """The CUDA backend of the room: functions with the names and arguments of `neurokernels.ops.cca.reference`.
 
-Up to `SMALL` units in each view, and with more samples than units, the nuclear objective and the sum of squares are one
-launch, and their gradient is another one: csrc/cuda/cca.cu. Nothing of this waits for the GPU, so that CUDA graphs can
+Up to `SMALL` units in each view, and with more samples than units, every objective is one launch, and its gradient is
+another one: csrc/cuda/cca.cu. Nothing of this waits for the GPU, so that CUDA graphs can
 hold it. All else is the reference on the GPU; ``auto`` leaves wide views to Triton.
 """
 
@@ -15,7 +15,7 @@ from neurokernels._core.covariance_cpu import DTYPES
 from neurokernels._core.cuda import launch, pointer
 from neurokernels.ops.cca import reference
 from neurokernels.ops.cca.cuda_limits import SMALL
-from neurokernels.ops.cca.leaves import allocate_weights, is_dual
+from neurokernels.ops.cca.leaves import OBJECTIVES, allocate_weights, is_dual
 from neurokernels.ops.cca.triton_schedule import POLAR_EXPRESS
 
 correlations = reference.correlations
@@ -42,7 +42,7 @@ class Forward(ctypes.Structure):
     _fields_ = (
         ("x", View), ("y", View), ("value", _Pointer), ("weights", _Pointer), ("mean", _Pointer), ("r1", _Double),
         ("r2", _Double), ("steps", _Steps), ("n", _Int), ("d1", _Int), ("d2", _Int), ("tiles", _Int),
-        ("rows", _Int), ("nuclear", _Int), ("dtype", _Int),
+        ("rows", _Int), ("objective", _Int), ("k", _Int), ("dtype", _Int),
     )  # fmt: skip
 
 
@@ -96,7 +96,7 @@ def dcca(
     x: Tensor, y: Tensor, r1: float, r2: float, objective: str, k: int, precision: str, factors: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The leaf op ``dcca_fwd``; both precisions are float64 here."""
-    if objective == "topk" or not _serves(x, y):
+    if not _serves(x, y):
         return reference.dcca(x, y, r1, r2, objective, k, precision, factors)
     n, d1, d2, compute = x.shape[-2], x.shape[-1], y.shape[-1], compute_dtype(x)
     value, weights = x.new_empty(x.shape[:-2], dtype=compute), allocate_weights(x, y, factors)
@@ -104,7 +104,7 @@ def dcca(
     tiles, xs, ys = -(-max(d1, d2) // 8), _flat(x), _flat(y)
     arguments = Forward(
         _view(xs), _view(ys), pointer(value), pointer(weights), pointer(mean), r1, r2, _steps(), n, d1, d2, tiles,
-        _rows(tiles), objective == "nuclear", DTYPES[x.dtype],
+        _rows(tiles), OBJECTIVES.index(objective), k, DTYPES[x.dtype],
     )  # fmt: skip
     launch("cca", "dcca_forward", (len(xs), 1, 1), (_THREADS, 1, 1), arguments, x, _forward_shared(tiles))
     return value, weights, mean
