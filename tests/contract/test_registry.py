@@ -8,7 +8,8 @@ from tests.contract.harness import truth
 
 def test_backends_are_the_tables(op):
     table = {row.name for row in backends.rows(op.name)}
-    assert table - {"cuda"} == set(op.backends)  # CUDA kernels are tested in tests/gpu
+    assert set(op.backends) <= table
+    assert table - {"cuda"} <= set(op.backends)  # where its kernels are not emulated here, tests/gpu has them
 
 
 def test_samples_show_something(op, sample):
