@@ -1,18 +1,21 @@
 """Compiles the Triton kernels for GPUs that are not there, and measures the machine code.
 
-    python tools/compile_triton.py [--arch 80 90] [--cases bits table ...] [--json-file FILE]
+    python tools/compile_triton.py [--arch 80 90] [--cases bits table ...] [--json-file FILE] [--record FILE]
 
 Every case is a call of the library on tensors without memory. Its launches are caught with all of their arguments and
-compiled as a launch would compile them. Exits with 1 if a kernel spills registers, or if one of LIF needs shared memory
-(its loads then change their layout on the way to the registers) or has a fused multiply-add, which flips spikes.
+compiled as a launch would compile them. A record of an earlier run spares the cases that would be compiled from the
+same sources with the same arguments by the same Triton. Exits with 1 if a kernel spills registers, or if one of LIF
+needs shared memory (its loads then change their layout on the way to the registers) or has a fused multiply-add, which
+flips spikes.
 """
 
+import hashlib
 import json
 import os
 import re
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, field
 from multiprocessing import get_context
@@ -318,6 +321,19 @@ def launches(case: str) -> list[tuple[Any, dict[str, Any]]]:
     return found
 
 
+def key(case: str) -> str:
+    """A digest of all that the binaries of a case are made of, but for Triton."""
+
+    def told(value: Any) -> Any:
+        return (value.dtype, value.shape, value.stride()) if isinstance(value, Tensor) else value
+
+    made_of = [
+        (kernel.fn.__name__, kernel.cache_key, sorted((name, told(value)) for name, value in arguments.items()))
+        for kernel, arguments in launches(case)
+    ]
+    return hashlib.sha256(repr(made_of).encode()).hexdigest()
+
+
 @dataclass(frozen=True)
 class Driver:
     """What Triton asks a GPU's driver before it compiles."""
@@ -390,12 +406,25 @@ def compiled(case: str, arch: int) -> list[Row]:
     return rows
 
 
-def all_rows(arches: tuple[int, ...], cases: tuple[str, ...], jobs: int) -> Iterator[Row]:
-    """Compiles every case for every architecture, a few at a time."""
+def all_rows(arches: tuple[int, ...], cases: tuple[str, ...], jobs: int, known: Sequence[Row] = ()) -> Iterator[Row]:
+    """Compiles every case for every architecture, a few at a time, but for those of which rows are known."""
     tasks = [(case, arch) for arch in arches for case in cases]
-    with ProcessPoolExecutor(jobs, mp_context=get_context("fork")) as pool:
-        for rows in pool.map(compiled, *zip(*tasks, strict=True)):
-            yield from rows
+    found = {task: [row for row in known if (row.case, row.arch) == (task[0], f"sm_{task[1]}")] for task in tasks}
+    due = [task for task in tasks if not found[task]]
+    if due:
+        with ProcessPoolExecutor(jobs, mp_context=get_context("fork")) as pool:
+            found |= dict(zip(due, pool.map(compiled, *zip(*due, strict=True)), strict=True))
+    for task in tasks:
+        yield from found[task]
+
+
+def recorded(file: Path, keys: dict[str, str]) -> list[Row]:
+    """The rows of a record that are of these kernels, by the Triton of now."""
+    record = json.loads(file.read_text())
+    if record["versions"]["triton"] != triton.__version__:
+        return []
+    current = {case for case, made_of in keys.items() if record["keys"].get(case) == made_of}
+    return [Row(**row) for row in record["rows"] if row["case"] in current]
 
 
 def main(
@@ -403,6 +432,7 @@ def main(
     cases: tuple[str, ...] = tuple(CASES),
     jobs: int = len(os.sched_getaffinity(0)),
     json_file: Path | None = None,
+    record: Path | None = None,
 ) -> None:
     """Compiles the kernels and prints what they became.
 
@@ -411,19 +441,24 @@ def main(
         cases: Which calls to compile; all by default.
         jobs: How many processes compile at once.
         json_file: Where to write the table.
+        record: Such a table, for cases that need not be compiled again.
     """
     unknown = [case for case in cases if case not in CASES]
     if unknown:
         sys.exit(f"cases must be among {', '.join(map(repr, CASES))}, got {unknown[0]!r}")
-    rows = list(all_rows(arch, cases, jobs))
+    keys = {case: key(case) for case in cases}
+    known = recorded(record, keys) if record else []
+    rows = list(all_rows(arch, cases, jobs, known))
     table = Table(*(name.replace("_", " ") for name in Row.__dataclass_fields__))
     for row in rows:
         table.add_row(*map(str, asdict(row).values()), style="red" if row.failed else None)
+    table.caption = f"{len(known)} of {len(rows)} rows are those of {record}" if record else None
     Console(width=None if sys.stdout.isatty() else 160).print(table)
     if json_file is not None:
         versions = {"neurokernels": neurokernels.__version__, "triton": triton.__version__, "torch": torch.__version__}
         json_file.parent.mkdir(parents=True, exist_ok=True)
-        json_file.write_text(json.dumps({"versions": versions, "rows": [asdict(row) for row in rows]}, indent=1) + "\n")
+        content = {"versions": versions, "keys": keys, "rows": [asdict(row) for row in rows]}
+        json_file.write_text(json.dumps(content, indent=1) + "\n")
     if any(row.failed for row in rows):
         sys.exit("; ".join(f"{row.case}, {row.kernel}, {row.arch}: {row.failed}" for row in rows if row.failed))
 

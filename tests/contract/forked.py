@@ -17,7 +17,7 @@ def main(backend: str) -> None:
     torch.set_num_threads(2)
     cases: list[Any] = []
     for op in (op for op in OPS if backend in op.backends):
-        for sample in op.samples[:3]:
+        for sample in op.samples[:3] if backend == op.usual else op.samples[1:2]:
             # Threads for a kernel, which sees time and neurons; none for what torch does with the neurons alone.
             shape = sample.shape if backend in ("triton", "cuda") else op.large if op.mixes else (op.large[0], 16, 1024)
             given = leaves(sample.tensors(torch.float32, shape=shape))
@@ -46,7 +46,6 @@ def main(backend: str) -> None:
                 np.testing.assert_array_equal(a, b)
         print(who, flush=True)
 
-    again("parent")
     child = os.fork()
     if child == 0:
         signal.alarm(120)  # a child that hangs is ended, and its status says so

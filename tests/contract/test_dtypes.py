@@ -7,6 +7,8 @@ import torch
 from neurokernels._core import accuracy
 from tests.contract.harness import few, identical, run, truth
 
+ONE_IF_SLOW = True
+
 
 def test_dtypes(op, sample, backend):
     for dtype in few(op, backend, op.dtypes, 3):

@@ -32,9 +32,8 @@ PyMODINIT_FUNC PyInit__native() {
 
 
 def environ(**changes: str) -> dict[str, str]:
-    """This process's environment without what steers a build, and with ``changes``. Nobody times these builds: -O0."""
-    kept = {k: v for k, v in os.environ.items() if not k.startswith(SETTINGS)}
-    return kept | {"CXXFLAGS": "-O0"} | changes
+    """This process's environment without what steers a build, and with ``changes``."""
+    return {k: v for k, v in os.environ.items() if not k.startswith(SETTINGS)} | changes
 
 
 def run(*command: object, cwd: Path, fails: bool = False, **env: str) -> str:
@@ -99,15 +98,20 @@ def copy(to: Path) -> Tree:
     return Tree(to)
 
 
-@pytest.fixture
-def tree(tmp_path: Path) -> Tree:
-    """The real sources, with the objects compiled so far: what has not changed is not compiled again."""
-    made = copy(tmp_path / "tree")
-    shutil.copytree(ROOT / "csrc", made.path / "csrc")
+def with_objects(made: Tree) -> Tree:
+    """The same tree with what this one has compiled: ninja compiles only what changed, or lacks a file it included."""
     objects = Path("build", sysconfig.get_config_var("SOABI"))
     if (ROOT / objects).exists():
         shutil.copytree(ROOT / objects, made.path / objects, symlinks=True)
     return made
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Tree:
+    """The real sources, with the objects compiled so far."""
+    made = copy(tmp_path / "tree")
+    shutil.copytree(ROOT / "csrc", made.path / "csrc")
+    return with_objects(made)
 
 
 @pytest.fixture
