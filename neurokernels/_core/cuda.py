@@ -70,8 +70,7 @@ class CupyDriver:
     ) -> None:
         """One launch, within torch's device: a thread of the user's may not have its context yet."""
         _runtime().setDevice(like.get_device())
-        if shared > _FREE_SHARED:
-            _allow(function, shared)
+        _allow(function, shared)
         parameters = (ctypes.c_void_p * 1)(ctypes.addressof(arguments))
         stream = torch.cuda.current_stream(like.device).cuda_stream
         _driver().launchKernel(function, *grid, *block, shared, stream, ctypes.addressof(parameters), 0)
@@ -163,10 +162,15 @@ def _refused(device: int) -> str | None:
     return None
 
 
-@cache
+_allowed: dict[int, int] = {}
+
+
 def _allow(function: int, shared: int) -> None:
-    driver = _driver()
-    driver.funcSetAttribute(function, driver.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES, shared)
+    """Lets a kernel have so much shared memory, and never less than it was let have before."""
+    if shared > _allowed.get(function, _FREE_SHARED):
+        driver = _driver()
+        driver.funcSetAttribute(function, driver.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES, shared)
+        _allowed[function] = shared
 
 
 @cache

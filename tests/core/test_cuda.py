@@ -191,8 +191,8 @@ driver = cuda.CupyDriver()
 assert cuda.use(driver) is not driver
 x, y = torch.arange(256.0), torch.empty(256)
 function = driver.function("staged", "staged", 0)
-driver.launch(function, (1, 1, 1), (32, 1, 1), 60000, x, Vector(cuda.pointer(x), cuda.pointer(y), 256, 0))
-driver.launch(function, (1, 1, 1), (32, 1, 1), 60000, x, Vector(cuda.pointer(x), cuda.pointer(y), 256, 0))
+for shared in (50000, 60000, 2000, 50000, 60000):
+    driver.launch(function, (1, 1, 1), (32, 1, 1), shared, x, Vector(cuda.pointer(x), cuda.pointer(y), 256, 0))
 assert torch.equal(y, 2 * x)
 try:
     driver.function("staged", "missing", 0)
@@ -214,8 +214,10 @@ def test_what_cupy_hands_to_the_driver(tmp_path):
     run = [sys.executable, "-c", THROUGH_CUPY]
     done = subprocess.run(run, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
-    launch = "launch 1 1 1, 32 1 1, 60000, stream 77, extra 0"
-    assert sorted(done.stdout.splitlines()) == sorted(
-        ["device -1", "device 0", "device -1", "load ELF ", "function staged", "attribute 8 60000", launch, launch]
+    launches = [f"launch 1 1 1, 32 1 1, {shared}, stream 77, extra 0" for shared in (50000, 60000, 2000, 50000, 60000)]
+    said = sorted(line for line in done.stdout.splitlines() if not line.startswith("device"))
+    assert said == sorted(
+        [*launches, "load ELF ", "function staged", "attribute 8 50000", "attribute 8 60000"]
         + ["function missing", "CUDADriverError FAKE_ERROR: of the fake driver"]
     )
+    assert done.stdout.count("device 0") == 1
