@@ -78,20 +78,25 @@ struct Solver {
   T* sums;  // [2][PARTS][GROUPS * 32]: of the last round and of this one; then two numbers that wait for the end
   int phase, part;
 
-  /// The sum over the warps of the block, in their order, of a value for each column.
+  __device__ __forceinline__ T* buffer() const { return sums + phase * PARTS * GROUPS * 32 + lane(); }
+
+  /// The sum over the warps of the block, in their order, of what they left for a column of group k before the last barrier.
+  __device__ __forceinline__ T left_for(int k) const {
+    T total = 0;
+    NK_UNROLL_BY(4)
+    for (int q = 0; q < PARTS; ++q) total += buffer()[(q * GROUPS + k) * 32];
+    return total;
+  }
+  __device__ __forceinline__ void leave(int k, T x) const { buffer()[(part * GROUPS + k) * 32] = x; }
+
+  /// The same for a value of every column at once.
   __device__ __forceinline__ void across(T (&x)[GROUPS]) {
     if constexpr (PARTS > 1) {
-      T* here = sums + phase * PARTS * GROUPS * 32;
       NK_UNROLL
-      for (int k = 0; k < GROUPS; ++k) here[(part * GROUPS + k) * 32 + lane()] = x[k];
+      for (int k = 0; k < GROUPS; ++k) leave(k, x[k]);
       __syncthreads();
       NK_UNROLL
-      for (int k = 0; k < GROUPS; ++k) {
-        T total = 0;
-        NK_UNROLL_BY(4)
-        for (int q = 0; q < PARTS; ++q) total += here[(q * GROUPS + k) * 32 + lane()];
-        x[k] = total;
-      }
+      for (int k = 0; k < GROUPS; ++k) x[k] = left_for(k);
       phase ^= 1;
     }
   }
@@ -114,12 +119,13 @@ struct Solver {
     return all;
   }
 
-  /// Four sums side by side: one would be a chain.
+  /// Several sums side by side: one would be a chain.
   __device__ __forceinline__ static T dot(const T (&x)[ROWS], const T (&y)[ROWS]) {
-    T four[4] = {0, 0, 0, 0};
+    constexpr int kSums = REFETCH ? 2 : 4;
+    T some[kSums] = {};
     NK_UNROLL
-    for (int i = 0; i < ROWS; ++i) four[i % 4] = fma(x[i], y[i], four[i % 4]);
-    return (four[0] + four[1]) + (four[2] + four[3]);
+    for (int i = 0; i < ROWS; ++i) some[i % kSums] = fma(x[i], y[i], some[i % kSums]);
+    return REFETCH ? some[0] + some[1] : (some[0] + some[1]) + (some[kSums - 2] + some[kSums - 1]);
   }
   __device__ __forceinline__ void fetch(int k, int r, T (&other)[ROWS]) const {
     NK_UNROLL
@@ -185,8 +191,9 @@ struct Solver {
       T(&other)[ROWS] = others[REFETCH ? 0 : k];
       fetch(k ^ GROUP, r, other);
       dots[k] = dot(w[k], other);
+      if (PARTS > 1) leave(k, dots[k]);
     }
-    across(dots);
+    if (PARTS > 1) __syncthreads();
     bool moved = false;
     NK_UNROLL
     for (int k = 0; k < GROUPS; ++k) {
@@ -198,7 +205,8 @@ struct Solver {
       for (int side = 0; side < kSides; ++side) {
         const int mine = side ? k ^ GROUP : k;
         const bool first = GROUP ? side == 0 : lane() < (lane() ^ r);
-        turns[side] = turn(norms[mine], __shfl_xor_sync(kAll, norms[mine ^ GROUP], r), dots[mine], first, tolerance);
+        const T dot = PARTS > 1 ? left_for(mine) : dots[mine];
+        turns[side] = turn(norms[mine], __shfl_xor_sync(kAll, norms[mine ^ GROUP], r), dot, first, tolerance);
         moves |= turns[side].moves;
       }
       if (!__any_sync(kAll, moves)) continue;
@@ -218,6 +226,7 @@ struct Solver {
       NK_UNROLL
       for (int side = 0; side < kSides; ++side) norms[side ? k ^ GROUP : k] = turns[side].norm;
     }
+    phase ^= 1;
     return moved;
   }
 
