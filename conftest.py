@@ -36,6 +36,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         choices=BACKENDS,
         help="of the tests that are made for one backend each, run those of this one (may be repeated)",
     )
+    group.addoption(
+        "--exhaustive",
+        action="store_true",
+        help="run every combination of options, not only the covering arrays (tests/covering.py)",
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -48,12 +53,16 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    wanted = config.getoption("--backend")
-    if not wanted:
-        return
-    others = [item for item in items if _backend(item) not in (None, *wanted)]
-    config.hook.pytest_deselected(items=others)
-    items[:] = [item for item in items if item not in others]
+    wanted, everything = config.getoption("--backend"), config.getoption("--exhaustive")
+
+    def chosen(item: pytest.Item) -> bool:
+        of_backend = not wanted or _backend(item) in (None, *wanted)
+        return of_backend and (everything or not item.get_closest_marker("exhaustive"))
+
+    others = [item for item in items if not chosen(item)]
+    if others:
+        config.hook.pytest_deselected(items=others)
+        items[:] = [item for item in items if chosen(item)]
 
 
 def _backend(item: pytest.Item) -> str | None:

@@ -147,29 +147,28 @@ def test_half_precision(route, dtype, take):
 @pytest.mark.parametrize("route", ROUTES)
 def test_batches_and_strides(route, take):
     take(route)
-    x, y = related(2, 2, 20, 5)
+    x, y = related(2, 1, 12, 5)
     found = run(x, y)
-    assert [t.shape for t in found] == [(2, 2), x.shape, y.shape]
-    for item in ((0, 1), (1, 0)):
+    assert [t.shape for t in found] == [(2, 1), x.shape, y.shape]
+    for item in ((0, 0), (1, 0)):
         for one, batched in zip(run(x[item], y[item]), found, strict=True):
             assert torch.equal(one, batched[item])
-    spaced = torch.full((2, 2, 41, 16), torch.nan)[..., 1::2, 1::3]
+    spaced = torch.full((2, 1, 25, 16), torch.nan)[..., 1::2, 1::3]
     spaced.copy_(x)
     for ours, theirs in zip(run(spaced, y.transpose(0, 1).mT.contiguous().mT.transpose(0, 1)), found, strict=True):
         assert torch.equal(ours, theirs)
-    assert [t.shape for t in run(x[:0], y[:0])] == [(0, 2), (0, 2, 20, 5), (0, 2, 20, 7)]
+    assert [t.shape for t in run(x[:0], y[:0])] == [(0, 1), (0, 1, 12, 5), (0, 1, 12, 7)]
 
 
-@pytest.mark.parametrize("bad", [torch.nan, torch.inf])
 @pytest.mark.parametrize("route", ROUTES)
-def test_what_is_not_finite_spoils_itself(route, bad, take):
+def test_what_is_not_finite_spoils_itself(route, take):
     take(route)
-    x, y = related(3, 20, 3, d2=4)
-    expected = run(x, y)
-    x[1, 5, 2] = bad
+    x, y = related(3, 12, 3, d2=4)
+    expected = run(x[1], y[1])
+    x[0, 5, 2], x[2, 5, 2] = torch.nan, torch.inf
     for ours, theirs in zip(run(x, y), expected, strict=True):
-        assert ours[1].isnan().all()
-        assert torch.equal(ours[::2], theirs[::2])
+        assert ours[::2].isnan().all()
+        assert torch.equal(ours[1], theirs)
 
 
 def test_an_offset_costs_no_digits(take, monkeypatch):

@@ -1,4 +1,4 @@
-"""The Triton kernels under the interpreter: the full grid of options, layouts, launches, and tangents.
+"""The Triton kernels under the interpreter: every two options, layouts, launches, and tangents.
 
 Shapes are small and odd: more than one chunk of 16 steps, the last not full, and neurons that do not fill a program.
 """
@@ -12,29 +12,36 @@ import torch
 
 import neurokernels as nk
 from neurokernels import surrogate
-from neurokernels._core import accuracy, backends, triton
+from neurokernels._core import accuracy, backends, triton, tuned
 from neurokernels.ops.lif import reference, rule
 from neurokernels.ops.lif import triton as lif
+from neurokernels.ops.lif.arguments import periodic
+from tests.covering import grid
 from tests.ops.agreement import calls, check, identical, lattice, made
 
 TABLE = surrogate.tabulated([0.1, 0.3, 0.9, 1.2, 0.7, 0.2, 0.4], low=-1.2, high=0.8)
 SURROGATES = (*surrogate.NAMED, TABLE)
-GRID = list(itertools.product(rule.RESETS, rule.RESET_AT, (None, -0.3), (0, 2), (True, False)))
-DTYPES = (torch.float32, torch.bfloat16, torch.float32, torch.float16, torch.float64)
+LARGE = {"warps": 4, "pairs": True}  # programs for many neurons
+DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 
 # The grid ------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("i", range(len(GRID)), ids=lambda i: "-".join(map(str, GRID[i])))
-def test_options(i):
-    """Every combination of discrete options, each with another surrogate, dtype and residual."""
-    reset, reset_at, floor, refractory, detach = GRID[i]
-    learn = i % 3 > 0
+@pytest.mark.parametrize(
+    ("reset", "reset_at", "floor", "refractory", "detach", "dtype", "residual", "state"),
+    grid(
+        rule.RESETS, rule.RESET_AT, (None, -0.3), (0, 2), (True, False), DTYPES, ("recompute", "membrane", "fixed"),
+        (True, False),
+    ),
+)  # fmt: skip
+def test_options(reset, reset_at, floor, refractory, detach, dtype, residual, state):
+    """Every two of the discrete options; fixed parameters have the surrogates that can be kept as bits."""
+    learn = residual != "fixed"
     case = made(
-        18, 5, dtype=DTYPES[i % 5], learn=learn, seed=i, state=i % 7 > 2,
+        18, 5, dtype=dtype, learn=learn, state=state,
         reset=reset, reset_at=reset_at, floor=floor, refractory=refractory, detach_reset=detach,
-        surrogate=SURROGATES[i % 12] if learn else ("boxcar", "constant")[i % 2],
-        residual=("recompute", "membrane")[i // 3 % 2] if learn else "auto",
+        surrogate=("atan" if detach else TABLE) if learn else ("boxcar" if detach else "constant"),
+        residual=residual if learn else "auto",
     )  # fmt: skip
     check("triton", case)
 
@@ -229,7 +236,7 @@ def test_parameters_by_period(shapes):
     """Neuron n reads value n modulo the period."""
     neurons = torch.Size((3, 5, 7))
     given = [torch.randn(shape) for shape in shapes]
-    period, (*found, nothing) = lif._periodic(neurons, *given, None)
+    period, (*found, nothing) = periodic(neurons, *given, None)
     assert nothing is None
     for tensor, one in zip(given, found, strict=True):
         assert one.is_contiguous()
@@ -267,12 +274,12 @@ def spies(monkeypatch):
 
 
 @pytest.mark.parametrize(("width", "size"), [(72, 256), (75, 128)], ids=["pairs", "no pairs"])
-def test_many_neurons(spies, monkeypatch, width, size):
+def test_many_neurons(spies, width, size):
     """Large programs compute what small ones do, and come in pairs only where a pair lies side by side."""
     case = made(17, 2, width, learn=False, surrogate="boxcar", reset="subtract")
     few = check("triton", case)
-    monkeypatch.setattr(triton, "MANY", 1)
-    many = check("triton", case)
+    with tuned.forced("lif_triton", LARGE):
+        many = check("triton", case)
     identical(many.spikes, few.spikes, "spikes")
     for name, gradient in few.gradients.items():
         identical(many.gradients[name], gradient, name)
@@ -282,11 +289,11 @@ def test_many_neurons(spies, monkeypatch, width, size):
         assert (large["BLOCK"], large["num_warps"], large["grid"]) == (size, 4, (-(-2 * width // size),))
 
 
-def test_what_fits_no_pair(spies, monkeypatch):
+def test_what_fits_no_pair(spies):
     """Two neurons per thread only where registers hold them."""
-    monkeypatch.setattr(triton, "MANY", 1)
-    for dtype, learn in ((torch.float32, True), (torch.float64, False)):
-        check("triton", made(3, 2, 72, dtype=dtype, learn=learn))
+    with tuned.forced("lif_triton", LARGE):
+        for dtype, learn in ((torch.float32, True), (torch.float64, False)):
+            check("triton", made(3, 2, 72, dtype=dtype, learn=learn))
     assert [launch["BLOCK"] for launch in spies["forward_kernel"].launches] == [256, 128]
     assert [launch["BLOCK"] for launch in spies["backward_kernel"].launches] == [128, 128]
 

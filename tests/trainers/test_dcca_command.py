@@ -121,12 +121,11 @@ def test_a_network_that_is_stopped_goes_on_to_the_same_bits(
     assert [row["correlations"] for row in whole if row["arm"] == "real"] == [resumed[0]["correlations"]]
 
 
-@pytest.mark.parametrize("jobs", ["1", "2"])
-def test_a_network_that_breaks_down_is_named(jobs: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    asked = ["--epochs", "1", "--learning-rate", "1e38", "--arms", "real", "--jobs", jobs, "--out", str(tmp_path)]
-    assert run(*asked) == 2
+def test_a_network_that_breaks_down_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    """From another process, see test_spectral.py: the sweep is the same."""
+    assert run("--epochs", "1", "--learning-rate", "1e38", "--arms", "real", "--out", str(tmp_path)) == 2
     said = capsys.readouterr().err
-    assert f"real-seed-0 {'broke down' if jobs == '1' else 'ended with status 2'}: train_loss" in said
+    assert "real-seed-0 broke down: train_loss" in said
     assert "not finite after epoch 1" in said
 
 
