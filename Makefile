@@ -59,7 +59,9 @@ distclean: clean
 $(VENV)/torch.stamp:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=...")'
 	$(PYTHON) -m venv $(VENV)
-	$(PIP) $(TORCH)
+	$(PIP) 'setuptools>=77' 'pybind11>=2.13' ninja
+	@# The core knows no torch: it is compiled while torch comes, and pip finds nothing left to compile.
+	$(BIN)/python setup.py -q build_ext --inplace & $(PIP) $(TORCH); status=$$?; wait; exit $$status
 	touch $@
 
 $(VENV)/demo.stamp: $(VENV)/torch.stamp $(NATIVE)

@@ -1,6 +1,6 @@
 """Hypothesis profiles, and a Triton interpreter that takes half the time.
 
-The same examples are drawn every time; ``--hypothesis-profile=long`` looks for new ones, twenty times as many.
+The same examples are drawn every time; ``--hypothesis-profile=long`` looks for new ones, forty times as many.
 """
 
 import inspect
@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, settings
 
 _SLOW = [HealthCheck.too_slow, HealthCheck.function_scoped_fixture, HealthCheck.differing_executors]
 settings.register_profile(
-    "default", max_examples=100, derandomize=True, database=None, deadline=None, suppress_health_check=_SLOW
+    "default", max_examples=50, derandomize=True, database=None, deadline=None, suppress_health_check=_SLOW
 )
 settings.register_profile("long", deadline=None, max_examples=2000, suppress_health_check=_SLOW, print_blob=True)
 settings.load_profile("default")

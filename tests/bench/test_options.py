@@ -77,14 +77,9 @@ def test_results_go_where_they_are_sent(tree):
     assert not (tree / "benchmarks" / "results").exists()
 
 
-def test_benchmarks_are_not_collected_otherwise(tree):
-    listed = _pytest(tree, "--collect-only", "tests", "benchmarks").stdout
-    assert "test_toy.py::test_all" in listed
+def test_tests_of_one_backend_can_be_chosen_and_benchmarks_are_not_among_them(tree):
+    listed = _pytest(tree, "--collect-only", "tests", "benchmarks", "--backend", "cpu", "--backend=reference").stdout
     assert "bench_" not in listed
-
-
-def test_tests_of_one_backend_can_be_chosen(tree):
-    listed = _pytest(tree, "--collect-only", "--backend", "cpu", "--backend=reference").stdout
     assert [line.split("::")[1] for line in listed.splitlines() if "::" in line] == [
         "test_each[reference]",
         "test_each[cpu]",
