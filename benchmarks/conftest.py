@@ -49,7 +49,7 @@ def race(_record: Callable[..., None]) -> Callable[..., bench.Group]:
 
     def run(title: str, rows: list[bench.Row | bench.Absent], **options: object) -> bench.Group:
         if where.REHEARSAL:
-            options |= {"budget": 0.0, "rounds": (2, 2)}
+            options |= {"budget": 0.0, "rounds": (1, 1)}
         elif where.DEVICE == "cuda":
             torch.cuda.empty_cache()
             options.setdefault("budget", 0.3)

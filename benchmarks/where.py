@@ -33,7 +33,7 @@ def rehearse() -> None:
     GPU, REHEARSAL, OURS = True, True, ("triton", "cuda")
 
 
-def small(shape: Shape, most: int = 12) -> Shape:
+def small(shape: Shape, most: int = 6) -> Shape:
     """The shape; in a rehearsal none of its sizes is more than a few."""
     return tuple(min(n, most) for n in shape) if REHEARSAL else shape  # type: ignore[return-value]
 
