@@ -18,7 +18,6 @@ import neurokernels as nk
 import neurokernels.ops.lif  # enters the op in the table of backends
 from benchmarks import peers, where
 from benchmarks.truth import Truth
-from neurokernels._core import backends
 from neurokernels.bench import Absent, Goal, Row, at_most, available, bandwidth, faster, kernels, saved_bytes, within
 from neurokernels.bench.tables import SAVED
 
@@ -220,7 +219,12 @@ def bench_call_overhead(race: Callable[..., Any]) -> None:
     x.requires_grad_()
     race(
         f"lif call overhead {_text(TINY)}",
-        _rows(_stepped, layer, x, ("unbind", "spikingjelly", "snntorch", *(("compiled", "norse") if not where.GPU else ()))),
+        _rows(
+            _stepped,
+            layer,
+            x,
+            ("unbind", "spikingjelly", "snntorch", *(("compiled", "norse") if not where.GPU else ())),
+        ),
         op="lif",
         inputs=(x, g),
         gate=gate,

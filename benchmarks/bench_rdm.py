@@ -109,7 +109,9 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize(("shape", "dtype", "metric"), CASES, ids=lambda v: _text(v) if isinstance(v, tuple) else str(v))
+@pytest.mark.parametrize(
+    ("shape", "dtype", "metric"), CASES, ids=lambda v: _text(v) if isinstance(v, tuple) else str(v)
+)
 def bench_rdm(race: Callable[..., Any], shape: tuple[int, ...], dtype: torch.dtype, metric: str) -> None:
     """Pairs of patterns. The peers take part where they take seconds, and once: they have one dtype."""
     shape = where.small(shape)

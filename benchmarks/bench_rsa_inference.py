@@ -33,7 +33,7 @@ SLOW = ("kendall", "tau_a")
 IMAGES, SETS = 92, 8
 #: Resamples of rsatoolbox, which takes seconds for them.
 FEW = 20
-CONDITIONS, CHANNELS, CENTRES = 60, 100, 200
+CONDITIONS, CHANNELS, CENTRES = where.small((60, 100, 200), 8)
 
 Gate = Callable[[Sequence[Tensor]], str | None]
 

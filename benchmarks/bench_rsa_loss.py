@@ -19,7 +19,7 @@ import neurokernels as nk
 import neurokernels.ops.rsa  # enters the ops in the table of backends
 from benchmarks import where
 from benchmarks.spectrum_truth import PlainLevel
-from neurokernels.bench import Absent, Row, at_most, faster, within
+from neurokernels.bench import Row, at_most, faster, within
 from neurokernels.ops.rsa import loss_cpu
 
 DEVICE, OURS = where.DEVICE, where.OURS[0]

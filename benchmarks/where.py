@@ -1,7 +1,7 @@
 """Where benchmarks run, on which of our backends, and at what size.
 
-On a GPU that is `triton` and `cuda`, where an op has them; else `cpu`. A rehearsal (``-p proof.plugin --rehearse``) races
-the groups of a GPU on the CPU, where its kernels are interpreted and emulated, with tiny sizes.
+On a GPU that is `triton` and `cuda`, where an op has them; else `cpu`. A rehearsal (``-p proof.plugin --rehearse``)
+races the groups of a GPU on the CPU, where its kernels are interpreted and emulated, with tiny sizes.
 """
 
 from collections.abc import Callable, Sequence
@@ -39,9 +39,8 @@ def small(shape: Shape, most: int = 6) -> Shape:
 
 
 def names(op: str) -> tuple[str, ...]:
-    """Those of our backends that an op has; the first of the others where it has none."""
-    table = [row.name for row in backends.rows(op)]
-    return tuple(name for name in OURS if name in table) or OURS[:1]
+    """Those of our backends that an op has, in the order in which ``auto`` tries them; the first of ours if it has none."""
+    return tuple(row.name for row in backends.rows(op) if row.name in OURS) or OURS[:1]
 
 
 def ours(op: str, x: Tensor, call: Callable[..., Any], suffix: str = "", **options: Any) -> list[Row | Absent]:

@@ -66,7 +66,9 @@ def _said(name: Names) -> str:
 
 def faster(name: Names, than: str, times: float) -> Goal:
     """The goal that a row, or the fastest of several, is at least so many times as fast as another."""
-    return Goal(f"{_said(name)} against {than}: times as fast", lambda rows: seconds(rows, than) / seconds(rows, name), times)
+    return Goal(
+        f"{_said(name)} against {than}: times as fast", lambda rows: seconds(rows, than) / seconds(rows, name), times
+    )
 
 
 def within(name: Names, limit: float) -> Goal:

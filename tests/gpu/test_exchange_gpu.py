@@ -46,6 +46,7 @@ CASES = [
 
 def there(case: Case) -> Case:
     """The same call with its tensors on the GPU."""
+
     def move(value: object) -> object:
         return placed(value) if isinstance(value, Tensor) else value
 

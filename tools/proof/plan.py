@@ -29,7 +29,14 @@ BENCH_LIMITS = {"env": 20.0, "lif": 60.0, "spectrum": 45.0, "cca": 25.0, "rsa": 
 SHARDS = {"lif": 4, "spectrum": 3, "cca": 2, "rsa": 2, "evolution": 1}
 CORES = 16
 
-PREFLIGHT_LIMIT, BUILD_LIMIT, ENV_LIMIT, CHECK_LIMIT, SANITIZE_LIMIT, REPORT_LIMIT = 30.0, 120.0, 90.0, 150.0, 150.0, 20.0
+PREFLIGHT_LIMIT, BUILD_LIMIT, ENV_LIMIT, CHECK_LIMIT, SANITIZE_LIMIT, REPORT_LIMIT = (
+    30.0,
+    120.0,
+    90.0,
+    150.0,
+    150.0,
+    20.0,
+)
 #: What all parts together must end in.
 TOTAL = 9 * 60.0
 #: So long before its limit a step of pytest leaves out what is left, and says so.
