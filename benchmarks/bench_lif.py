@@ -214,17 +214,13 @@ def bench_threads(race: Callable[..., Any], shape: Shape, dtype: str, surrogate:
 @pytest.mark.proof
 def bench_call_overhead(race: Callable[..., Any]) -> None:
     """What a call costs beside the work: the forward pass of a tiny layer, recorded for the backward pass."""
-    layer, (x, g) = _layer("atan"), _inputs(TINY, torch.float32)
+    layer, (x, g) = _layer("atan"), _inputs(where.small(TINY), torch.float32)
+    others = () if where.GPU else ("compiled", "norse")
     gate = Truth(x, g, layer)
     x.requires_grad_()
     race(
         f"lif call overhead {_text(TINY)}",
-        _rows(
-            _stepped,
-            layer,
-            x,
-            ("unbind", "spikingjelly", "snntorch", *(("compiled", "norse") if not where.GPU else ())),
-        ),
+        _rows(_stepped, layer, x, ("unbind", "spikingjelly", "snntorch", *others)),
         op="lif",
         inputs=(x, g),
         gate=gate,

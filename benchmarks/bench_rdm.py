@@ -101,6 +101,10 @@ def _peers(shape: Sequence[int], metric: str) -> list[Row | Absent]:
     return rows
 
 
+def _name(value: Any) -> str:
+    return _text(value) if isinstance(value, tuple) else str(value)
+
+
 CASES = [
     pytest.param(shape, dtype, metric, marks=[pytest.mark.proof] * ((dtype, metric) == (torch.float32, "correlation")))
     for shape in ((2000, 5000), (100, 200, 500), (100, 60, 100))

@@ -39,7 +39,7 @@ def small(shape: Shape, most: int = 6) -> Shape:
 
 
 def names(op: str) -> tuple[str, ...]:
-    """Those of our backends that an op has, in the order in which ``auto`` tries them; the first of ours if it has none."""
+    """Those of our backends that an op has, in the order of ``auto``; the first of ours if it has none."""
     return tuple(row.name for row in backends.rows(op) if row.name in OURS) or OURS[:1]
 
 

@@ -49,9 +49,8 @@ class Run:
         """Says what became of a step, and writes everything that is known."""
         self.outcomes.append(outcome)
         reason = f"  {outcome.reason}" if outcome.reason else ""
-        say(
-            f"{time.monotonic() - self.start:5.0f} s  {outcome.step:<18} {outcome.status:<9} {outcome.seconds:5.0f} s{reason}"
-        )
+        now = time.monotonic() - self.start
+        say(f"{now:5.0f} s  {outcome.step:<18} {outcome.status:<9} {outcome.seconds:5.0f} s{reason}")
         self.write()
 
     def write(self) -> list[summary.Row]:
@@ -100,9 +99,8 @@ def prove(options: Options, facts: dict[str, Any], phases: Sequence[plan.Phase])
     made = run.write()
     worst, status = summary.verdict(made)
     say(f"\n{summary.table(made)}\n")
-    say(
-        f"{worst}: {facts['machine']}, {time.monotonic() - run.start:.0f} s; {os.path.relpath(options.proof, ROOT)}/summary.md"
-    )
+    where = os.path.relpath(options.proof, ROOT)
+    say(f"{worst}: {facts['machine']}, {time.monotonic() - run.start:.0f} s; {where}/summary.md")
     return status
 
 

@@ -1,4 +1,4 @@
-"""How fast a device multiplies large matrices: measured once in a process, beside the races whose rows are held to it."""
+"""How fast a device multiplies large matrices: measured once in a process, for the rows that are held to it."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

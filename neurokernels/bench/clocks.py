@@ -66,7 +66,7 @@ def _events(run: Callable[[], None]) -> float:
 def _capture(run: Callable[[], None]) -> torch.cuda.CUDAGraph | None:
     """A graph of the run, or None where it does what a graph cannot hold.
 
-    Whether it waits for the GPU is found out before: a capture that fails leaves torch's allocator in the capture's pool.
+    Whether it waits for the GPU is found out before: a capture that fails leaves torch's allocator in its pool.
     """
     side = torch.cuda.Stream()
     side.wait_stream(torch.cuda.current_stream())

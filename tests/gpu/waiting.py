@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 import torch
 
-#: torch's ops that read a result back, or whose output is as large as the data say. A profiler sees them in leaf ops, too.
+#: torch's ops that read a result back, or whose output is as large as the data say; in leaf ops, a profiler sees them.
 _WAIT = {
     "_local_scalar_dense", "nonzero", "masked_select", "is_nonzero", "equal", "_unique2", "unique_dim",
     "repeat_interleave", "_linalg_eigh", "_linalg_svd", "linalg_eig", "linalg_cholesky", "linalg_inv",

@@ -1,4 +1,4 @@
-"""The environment report: versions, tools, the GPU as torch and the driver see it, and whether each route to it works."""
+"""The environment report: versions, tools, the GPU as torch and the driver see it, and which routes to it work."""
 
 import json
 import os

@@ -17,8 +17,8 @@ WHEELS, SITE = ROOT / "build" / "gpu-wheels", ROOT / "build" / "gpu-site"
 
 #: Peers, then what they and `neurokernels.bench` import and a bare machine may lack.
 PACKAGES = (
-    "spikingjelly==2.0.0", "snntorch==1.0.0", "loguru==0.7.3", "tyro==1.0.17", "docstring-parser==0.17.0",
-    "typeguard==4.4.4",
+    "spikingjelly==2.0.0", "snntorch==1.0.0", "loguru==0.7.3", "tyro==1.0.17", "docstring-parser==0.18.0",
+    "typeguard==4.6.1",
 )  # fmt: skip
 MEGABYTES = 60
 

@@ -209,7 +209,7 @@ def _met(goal: dict[str, Any]) -> bool:
 
 
 def verdict(made: list[Row]) -> tuple[str, int]:
-    """The worst result, and the exit status that it has: 0 all passed, 1 something failed, 3 something is not proven."""
+    """The worst result, and its exit status: 0 for all passed, 1 for something failed, 3 for something not proven."""
     worst = max((row.result for row in made), key=_ORDER.index, default="failed")
     return worst, {"passed": 0, "failed": 1, "not proven": 3}[worst]
 
@@ -248,7 +248,6 @@ def markdown(made: list[Row], machine: str, date: str) -> str:
 def document(made: list[Row], outcomes: list[Outcome], facts: dict[str, Any]) -> str:
     """Everything as JSON."""
     worst, status = verdict(made)
-    whole = facts | {
-        "verdict": worst, "status": status, "rows": [asdict(row) for row in made], "steps": [asdict(o) for o in outcomes]
-    }  # fmt: skip
+    found = {"rows": [asdict(row) for row in made], "steps": [asdict(outcome) for outcome in outcomes]}
+    whole = facts | {"verdict": worst, "status": status} | found
     return json.dumps(whole, indent=1) + "\n"
