@@ -53,8 +53,9 @@ def test_graph(case: Case) -> None:
     if why := WAITS.get((case.op.name, case.sample.name)):
         pytest.skip(f"it waits for the GPU: {why}")
     if DEVICE == "cpu":  # what a capture would refuse can be seen here, too
-        with nothing_waits():
-            case.run(case.tensors(torch.float64))
+        tensors = case.tensors(torch.float64)
+        with nothing_waits(case):
+            case.run(tensors)
         return
     given = leaves({name: placed(t) for name, t in case.tensors().items()})
     directions: list[Tensor] = []

@@ -27,9 +27,9 @@ WAITS = {
 
 
 @contextmanager
-def nothing_waits() -> Iterator[None]:
+def nothing_waits(what: object = "") -> Iterator[None]:
     """Fails where an op of torch's ran for which a GPU would have to be waited."""
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as seen:
         yield
     found = {event.key.removeprefix("aten::") for event in seen.key_averages()} & _WAIT
-    assert not found, f"{', '.join(sorted(found))}: the host waits for the GPU"
+    assert not found, f"{what}: {', '.join(sorted(found))}: the host waits for the GPU"
