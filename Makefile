@@ -15,7 +15,7 @@ PEERS := spikingjelly==2.0.0 snntorch==1.0.0 norse==1.1.0 nir==1.0.8 nirtorch==2
   cca-zoo==4.0.1 mvlearn==0.5.0 rsatoolbox==0.3.2
 PEER_NEEDS := loguru h5py seaborn scikit-image joblib coverage petname networkx tqdm
 
-.PHONY: demo test bench lint sanitize build clean distclean
+.PHONY: demo test bench lint sanitize build gpu-proof gpu-wheels clean distclean
 
 demo: $(VENV)/demo.stamp
 	$(BIN)/neurokernels train spiking --quick $(ARGS)
@@ -47,6 +47,14 @@ sanitize: $(VENV)/test.stamp
 # After a change in csrc: the quick way to a new core, one second if there is nothing to do.
 build: $(VENV)/test.stamp
 	NEUROKERNELS_NATIVE=require $(BIN)/python setup.py -q build_ext --inplace
+
+# On a machine with a CUDA GPU, by the Python whose torch sees it; needs no network. See docs/gpu.md.
+gpu-proof:
+	$(PYTHON) tools/gpu_proof.py --part "$(PART)" --stage "$(STAGE)" $(ARGS)
+
+# Peer libraries for it, fetched where there is a network: Python alone, no packages of the machine's.
+gpu-wheels:
+	PYTHONPATH=tools $(PYTHON) tools/proof/peers.py
 
 clean:
 	rm -rf build dist *.egg-info neurokernels/_native*.so neurokernels/_build.json neurokernels/_cuda $(VENV)/*.stamp

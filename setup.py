@@ -58,7 +58,9 @@ class BuildCore(build_ext):
         self.library = self.package / f"_native{SUFFIX}"
         for folder in (self.work, self.package):
             folder.mkdir(parents=True, exist_ok=True)
-        reasons = {"native": self.attempt(self.build_native), "cuda": self.attempt(self.build_cuda)}
+        # First what takes less time: a build that is stopped half-way leaves it.
+        reasons = {"cuda": self.attempt(self.build_cuda)}
+        reasons = {"native": self.attempt(self.build_native)} | reasons
         if reasons["native"]:
             self.library.unlink(missing_ok=True)
         (self.package / "_build.json").write_text(json.dumps(reasons, indent=1) + "\n")

@@ -15,14 +15,12 @@ from torch import Tensor
 import neurokernels as nk
 import neurokernels.ops.cca  # enters the ops in the table of backends
 from benchmarks import cca_contenders as contenders
+from benchmarks import where
 from benchmarks.cca_truth import Close, relative
 from benchmarks.spectrum_truth import PlainLevel
-from neurokernels._core import backends
 from neurokernels.bench import Absent, Row, at_most, faster, within
-from neurokernels.ops.cca.cuda_limits import SMALL
 
-DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
-OURS = "triton" if DEVICE == "cuda" else "cpu"
+DEVICE = where.DEVICE
 REG, EPS = 1e-4, 1e-5
 COMPILE_LIMIT = 120.0  # seconds
 HIGH, FAST = (1e-4, 1e-4), (1e-3, 1e-2)  # relative errors of value and gradient that pass
@@ -43,12 +41,6 @@ def _views(n: int, d: int, *batch: int) -> tuple[Tensor, Tensor]:
     return x, y
 
 
-def _ours(op: str, x: Tensor, call: Call, name: str = OURS, **options: Any) -> Row | Absent:
-    """The row of our backend, or its reason to stay away."""
-    reason = {row.name: row.why_not(x) for row in backends.rows(op)}[OURS]
-    return Absent(name, reason) if reason else Row(name, call, ours=True, scope=partial(nk.backend, OURS), **options)
-
-
 def _losses(truth: Close, **options: Any) -> list[Row | Absent]:
     """Our rows: one for each precision."""
     rows: list[Row | Absent] = []
@@ -56,26 +48,20 @@ def _losses(truth: Close, **options: Any) -> list[Row | Absent]:
         call = contenders.trained(
             lambda x, y, reg, p=precision: nk.dcca_loss(x, y, reg=reg, precision=p, **options)  # type: ignore[misc]
         )
-        name = OURS if precision == "high" else f"{OURS} fast"
-        rows.append(_row(truth, name, call, value, gradient))
+        run, gate = partial(_with, call), truth.within(value, gradient)
+        suffix, extra = "" if precision == "high" else " fast", partial(_errors, truth, run)
+        rows += where.ours("dcca", truth.inputs[0], run, suffix, gate=gate, extra=extra)
     return rows
 
 
-def _cuda(truth: Close) -> Row | Absent:
-    """Small views have kernels on CUDA too."""
-    reason = {row.name: row.why_not(truth.inputs[0]) for row in backends.rows("dcca")}["cuda"]
-    run = partial(_with, contenders.trained(lambda x, y, reg: nk.dcca_loss(x, y, reg=reg)))
-    gate, extra = truth.within(*HIGH), lambda: truth.errors(run(*truth.inputs))
-    scope = partial(nk.backend, "cuda")
-    return Absent("cuda", reason) if reason else Row("cuda", run, ours=True, scope=scope, gate=gate, extra=extra)
+def _errors(truth: Close, run: Call) -> dict[str, float]:
+    return truth.errors(run(*truth.inputs))
 
 
-def _row(truth: Close, name: str, call: contenders.Trained, value: float, gradient: float) -> Row | Absent:
+def _row(truth: Close, name: str, call: contenders.Trained, value: float, gradient: float) -> Row:
+    """Of somebody else; eigendecompositions and singular values wait for a GPU, and are in no graph."""
     run = partial(_with, call)
-    gate, extra = truth.within(value, gradient), lambda: truth.errors(run(*truth.inputs))
-    if name.startswith(OURS):
-        return _ours("dcca", truth.inputs[0], run, name, gate=gate, extra=extra)
-    return Row(name, run, gate=gate, extra=extra)
+    return Row(name, run, gate=truth.within(value, gradient), extra=partial(_errors, truth, run), captures=False)
 
 
 def _with(call: contenders.Trained, x: Tensor, y: Tensor) -> tuple[Tensor, ...]:
@@ -93,9 +79,14 @@ def _text(shape: Sequence[int]) -> str:
 # The loss -----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("shape", SHAPES, ids=_text)
+MARKED = [pytest.param(shape, marks=[pytest.mark.proof] * (shape[1] in GPU_GOALS), id=_text(shape)) for shape in SHAPES]
+
+
+@pytest.mark.parametrize("shape", MARKED)
 def bench_dcca_loss(race: Callable[..., Any], shape: tuple[int, int]) -> None:
     """The sum of correlations; plain rows may be as wrong as they are: they get HIGH times a hundred."""
+    limit, (high, fast) = GPU_GOALS.get(shape[1]) if where.GPU else None, GOALS.get(shape, (None, None))
+    shape = where.small(shape, 16)
     x, y = _views(*shape)
     truth = Close(contenders.eigh_svd, REG, x, y)
     theirs = {
@@ -103,22 +94,20 @@ def bench_dcca_loss(race: Callable[..., Any], shape: tuple[int, int]) -> None:
         "eigh + SVD": contenders.trained(contenders.eigh_svd),
         "closed form, plain": _detached(contenders.closed_form),
     }
-    high, fast = GOALS.get(shape, (None, None))
-    goals = [faster(OURS, "naive, 3 x eigh", high)] if high else []
-    goals += [faster(f"{OURS} fast", "naive, 3 x eigh", fast)] if fast else []
-    goals += [at_most(OURS, "gradient error", 1e-5), at_most(f"{OURS} fast", "gradient error", 1e-2)]
-    rows = _losses(truth)
-    if DEVICE == "cuda" and shape[1] <= SMALL:
-        rows.insert(0, _cuda(truth))
-    if DEVICE == "cuda" and shape[1] in GPU_GOALS:
-        goals.append(within("cuda" if shape[1] <= SMALL else OURS, GPU_GOALS[shape[1]]))
+    mine, quick = where.mine("dcca"), where.mine("dcca", " fast")
+    goals = [faster(mine, "naive, 3 x eigh", high)] if high else []
+    goals += [faster(quick, "naive, 3 x eigh", fast)] if fast else []
+    goals += [at_most(mine, "gradient error", 1e-5), at_most(quick, "gradient error", 1e-2)]
+    goals += [within(mine, limit)] if limit else []
     race(
         f"dcca_loss nuclear with gradient float32 {_text(shape)}",
-        [*rows, *(_row(truth, name, call, 1e-1, 1e-1) for name, call in theirs.items())],
+        [*_losses(truth), *(_row(truth, name, call, 1e-1, 1e-1) for name, call in theirs.items())],
         op="dcca",
         inputs=(x, y),
         goals=goals,
         params={"mode": "nuclear, with gradient", "dtype": "float32", "shape": _text(shape)},
+        clock=where.CLOCK,
+        nbytes=2 * (x.nbytes + y.nbytes) if where.GPU else None,
     )
 
 
@@ -167,7 +156,7 @@ def bench_dcca_batched(race: Callable[..., Any], shape: tuple[int, int, int]) ->
 
     race(
         f"dcca_loss of {_text(shape)} with gradient float32",
-        [_ours("dcca", x, ours), Row("naive, a loop", each), Row("naive, vmap", mapped)],
+        [*where.ours("dcca", x, ours), Row("naive, a loop", each), Row("naive, vmap", mapped)],
         op="dcca",
         inputs=(x, y),
         gate=gate,
@@ -186,7 +175,7 @@ def bench_canonical_correlations(race: Callable[..., Any], shape: tuple[int, int
     race(
         f"canonical_correlations float32 {_text(shape)}",
         [
-            _ours("dcca", x, lambda x, y: (nk.canonical_correlations(x, y, reg=REG),)),
+            *where.ours("dcca", x, lambda x, y: (nk.canonical_correlations(x, y, reg=REG),)),
             Row("eigh + SVD", plain),
         ],
         op="canonical_correlations",
@@ -207,9 +196,11 @@ def _trained(call: Callable[..., Tensor]) -> Call:
     return run
 
 
+@pytest.mark.proof
 @pytest.mark.parametrize("method", ["zca", "cholesky"])
 @pytest.mark.parametrize("shape", [(64, 256, 32), (1024, 128), (1024, 256)], ids=_text)
 def bench_whiten(race: Callable[..., Any], shape: tuple[int, ...], method: str) -> None:
+    shape = (*where.small(shape[:-2]), 24, 6) if where.REHEARSAL else shape
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(shape, generator=generator) @ (torch.randn(shape[-1], shape[-1], generator=generator) / 8)
     x, g = x.to(DEVICE).requires_grad_(), torch.randn(shape, generator=generator).to(DEVICE)
@@ -217,7 +208,7 @@ def bench_whiten(race: Callable[..., Any], shape: tuple[int, ...], method: str) 
     race(
         f"whiten {method} with gradient float32 {_text(shape)}",
         [
-            _ours("whiten", x, _trained(partial(nk.whiten, method=method, eps=EPS))),
+            *where.ours("whiten", x, _trained(partial(nk.whiten, method=method, eps=EPS))),
             Row("plain, eigh" if method == "zca" else "plain, Cholesky", plain),
         ],
         op="whiten",
@@ -244,7 +235,7 @@ def bench_redundancy(race: Callable[..., Any], shape: tuple[int, int], loss: str
     race(
         f"{loss}_loss with gradient float32 {_text(shape)}",
         [
-            _ours("covariance", x, partial(run, ours)),
+            *where.ours("covariance", x, partial(run, ours)),
             Row("plain", partial(run, plain)),
             Row("compiled", partial(run, torch.compile(plain, dynamic=False)), limit=COMPILE_LIMIT),
         ],

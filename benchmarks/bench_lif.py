@@ -16,9 +16,8 @@ from torch import Tensor
 
 import neurokernels as nk
 import neurokernels.ops.lif  # enters the op in the table of backends
-from benchmarks import peers
+from benchmarks import peers, where
 from benchmarks.truth import Truth
-from neurokernels._core import backends
 from neurokernels.bench import Absent, Goal, Row, at_most, available, bandwidth, faster, kernels, saved_bytes, within
 from neurokernels.bench.tables import SAVED
 
@@ -26,14 +25,15 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWa
 
 Shape = tuple[int, int, int]
 
-DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
-OURS = ("triton", "cuda") if DEVICE == "cuda" else ("cpu",)
+DEVICE, OURS = where.DEVICE, where.OURS
 SMALL, LARGE, HUGE, TINY = (100, 64, 512), (500, 16, 4096), (32, 64, 65536), (4, 16, 128)
 GPU_LIMITS = {(500, 16, 512): 60e-6, (500, 16, 16384): 320e-6, (500, 16, 65536): 1250e-6}  # seconds, in bfloat16
-GPU_ONLY = list(GPU_LIMITS) if DEVICE == "cuda" else []
+GPU_ONLY = list(GPU_LIMITS) if where.GPU else []
+PROOF = [(shape, "bfloat16", "atan") for shape in GPU_LIMITS]
+PROOF += [((500, 16, 16384), "bfloat16", "constant"), ((500, 16, 16384), "float32", "atan")]
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 ALPHA = {"constant": 1.0, "boxcar": 1.0, "atan": 2.0}
-COMPILE_LIMIT = 90.0  # seconds
+COMPILE_LIMIT = 25.0 if where.GPU else 90.0  # seconds; a proof has few
 
 
 def _layer(surrogate: str) -> peers.LIF:
@@ -54,8 +54,8 @@ def _that_fits(shape: Shape, itemsize: int) -> Shape:
 
 def _inputs(shape: Shape, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """An input current that makes a neuron spike in about every fourth step, and a gradient of the spikes."""
-    generator = torch.Generator().manual_seed(0)
-    x, g = (torch.randn(shape, generator=generator).to(dtype).to(DEVICE) for _ in range(2))
+    generator = torch.Generator(DEVICE).manual_seed(0)
+    x, g = (torch.randn(shape, generator=generator, device=DEVICE).to(dtype) for _ in range(2))
     return x.add_(0.3), g
 
 
@@ -75,14 +75,8 @@ def _stepped(lif: Callable[..., Tensor], layer: peers.LIF, x: Tensor, g: Tensor)
 
 def _rows(run: Callable[..., Any], layer: peers.LIF, x: Tensor, others: tuple[str, ...]) -> list[Row | Absent]:
     """Our backends first, then the others, each with the bytes it saves where it trains."""
-    rows: list[Row | Absent] = []
-    refused = {row.name: row.why_not(x) for row in backends.rows("lif")}
-    for name in OURS:
-        reason = refused.get(name, "lif has no such backend")
-        if reason:
-            rows.append(Absent(name, reason))
-        else:
-            rows.append(_row(name, run, _fused, layer, x, ours=True, scope=partial(nk.backend, name)))
+    rows = where.ours("lif", x, partial(run, _fused, layer))
+    rows = [_row(r.name, run, _fused, layer, x, ours=True, scope=r.scope) if isinstance(r, Row) else r for r in rows]
     for name in others:
         adapter, why = peers.find(name, layer)
         limit = COMPILE_LIMIT if name == "compiled" else None
@@ -114,7 +108,7 @@ def _params(mode: str, dtype: str, shape: Shape, surrogate: str) -> dict[str, st
 
 
 def _goals(shape: Shape, dtype: str, surrogate: str) -> list[Goal]:
-    mine, kernel = OURS[0], f"{OURS[0]} kernels"
+    mine, kernel = where.mine("lif"), where.mine("lif", " kernels")
     goals = [at_most(mine, SAVED, 4.3 if surrogate == "atan" else 0.4)]
     if shape in GPU_ONLY:
         goals += [bandwidth(kernel, 0.8)] if shape[2] >= 16384 else []
@@ -134,26 +128,32 @@ def _others(shape: Shape, dtype: str, surrogate: str) -> tuple[str, ...]:
     fast = ("unbind", "spikingjelly")
     if shape == HUGE:
         return fast
+    if shape in GPU_ONLY:
+        compiled = shape == GPU_ONLY[0] and dtype == "bfloat16" and not where.REHEARSAL
+        return (*fast, "snntorch", *(("compiled",) if compiled else ()))
     featured = (dtype, surrogate) in (("float32", "atan"), ("bfloat16", "constant"))
     if shape != SMALL:
         return (*fast, "snntorch", "compiled") if featured else fast
     return peers.NAMES if featured else (*fast, "snntorch")
 
 
-CASES = [(shape, dtype, s) for shape in (SMALL, LARGE, *GPU_ONLY) for dtype in DTYPES for s in ALPHA]
+CASES = [*PROOF] if where.GPU else []
+CASES += [(shape, dtype, s) for shape in (SMALL, LARGE, *GPU_ONLY) for dtype in DTYPES for s in ALPHA]
 CASES += [(HUGE, "float32", "atan"), (HUGE, "bfloat16", "constant")]
+MARKED = [pytest.param(*case, marks=[pytest.mark.proof] * (case in PROOF)) for case in dict.fromkeys(CASES)]
 
 
-@pytest.mark.parametrize(("shape", "dtype", "surrogate"), CASES, ids=lambda v: v if isinstance(v, str) else _text(v))
+@pytest.mark.parametrize(("shape", "dtype", "surrogate"), MARKED, ids=lambda v: v if isinstance(v, str) else _text(v))
 def bench_forward_backward(race: Callable[..., Any], shape: Shape, dtype: str, surrogate: str) -> None:
-    fitting = _that_fits(shape, DTYPES[dtype].itemsize)
+    fitting = where.small(_that_fits(shape, DTYPES[dtype].itemsize))
     layer, (x, g) = _layer(surrogate), _inputs(fitting, DTYPES[dtype])
     gate = Truth(x, g, layer)
     x.requires_grad_()
     rows = _rows(_trained, layer, x, _others(shape, dtype, surrogate))
     train = partial(_trained, _fused, layer)
-    rows[1:1] = [kernels(row.name, train, (x, g)) for row in rows if isinstance(row, Row) and row.ours]
-    reduced = {} if fitting == shape else {"reduced from": _text(shape)}
+    mine = [row.name for row in rows if isinstance(row, Row) and row.ours]
+    rows[len(mine) : len(mine)] = [kernels(name, train, (x, g)) for name in mine]
+    reduced = {} if fitting == shape or where.REHEARSAL else {"reduced from": _text(shape)}
     race(
         f"lif forward+backward {dtype} {surrogate} {_text(fitting)}",
         rows,
@@ -163,7 +163,7 @@ def bench_forward_backward(race: Callable[..., Any], shape: Shape, dtype: str, s
         goals=_goals(shape, dtype, surrogate),
         params=_params("forward+backward", dtype, fitting, surrogate) | reduced,
         nbytes=4 * x.numel() * x.element_size(),  # x, the spikes, their gradient, the gradient of x
-        clock="graph" if DEVICE == "cuda" else "auto",
+        clock=where.CLOCK,
         rounds=(3, 3) if shape == HUGE else (5, 100),
     )
 
@@ -182,12 +182,12 @@ def bench_forward(race: Callable[..., Any], shape: Shape, dtype: str) -> None:
         gate=Truth(x, g, layer),
         params=_params("forward", dtype, fitting, "none"),
         nbytes=2 * x.numel() * x.element_size(),
-        clock="graph" if DEVICE == "cuda" else "auto",
+        clock=where.CLOCK,
         rounds=(3, 3) if shape == HUGE else (5, 100),
     )
 
 
-@pytest.mark.skipif(DEVICE == "cuda", reason="threads are a matter of the CPU")
+@pytest.mark.skipif(where.GPU, reason="threads are a matter of the CPU")
 @pytest.mark.parametrize(("dtype", "surrogate"), [("float32", "atan"), ("bfloat16", "constant")])
 @pytest.mark.parametrize("shape", [SMALL, LARGE], ids=_text)
 def bench_threads(race: Callable[..., Any], shape: Shape, dtype: str, surrogate: str) -> None:
@@ -211,17 +211,19 @@ def bench_threads(race: Callable[..., Any], shape: Shape, dtype: str, surrogate:
     )
 
 
+@pytest.mark.proof
 def bench_call_overhead(race: Callable[..., Any]) -> None:
     """What a call costs beside the work: the forward pass of a tiny layer, recorded for the backward pass."""
-    layer, (x, g) = _layer("atan"), _inputs(TINY, torch.float32)
+    layer, (x, g) = _layer("atan"), _inputs(where.small(TINY), torch.float32)
+    others = () if where.GPU else ("compiled", "norse")
     gate = Truth(x, g, layer)
     x.requires_grad_()
     race(
         f"lif call overhead {_text(TINY)}",
-        _rows(_stepped, layer, x, ("unbind", "compiled", "spikingjelly", "snntorch", "norse")),
+        _rows(_stepped, layer, x, ("unbind", "spikingjelly", "snntorch", *others)),
         op="lif",
         inputs=(x, g),
         gate=gate,
-        goals=[within(OURS[0], 15e-6)],
+        goals=[within(where.mine("lif"), 15e-6)],
         params=_params("forward with grad", "float32", TINY, "atan"),
     )

@@ -16,11 +16,10 @@ from torch import Tensor
 
 import neurokernels as nk
 import neurokernels.ops.rsa  # enters the op in the table of backends
-from neurokernels._core import backends
+from benchmarks import where
 from neurokernels.bench import Absent, Row, faster
 
-DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
-OURS = "triton" if DEVICE == "cuda" else "cpu"
+DEVICE = where.DEVICE
 #: Errors relative to the largest entry that pass, of values and of gradients.
 LEVEL = {torch.float32: 5e-6, torch.float64: 1e-10}
 
@@ -52,12 +51,6 @@ def plain(x: Tensor, pairs: Tensor, metric: str) -> Tensor:
 
 def _text(shape: Sequence[int]) -> str:
     return "x".join(map(str, shape))
-
-
-def _ours(x: Tensor, call: Call, name: str = OURS) -> Row | Absent:
-    """The row of our backend, or its reason to stay away."""
-    reason = {row.name: row.why_not(x) for row in backends.rows("rdm")}[OURS]
-    return Absent(name, reason) if reason else Row(name, call, ours=True, scope=partial(nk.backend, OURS))
 
 
 def _gate(exact: Sequence[Tensor], level: float) -> Callable[[Any], str | None]:
@@ -108,20 +101,33 @@ def _peers(shape: Sequence[int], metric: str) -> list[Row | Absent]:
     return rows
 
 
-@pytest.mark.parametrize("metric", ["correlation", "euclidean"])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
-@pytest.mark.parametrize("shape", [(2000, 5000), (100, 200, 500), (100, 60, 100)], ids=_text)
+def _name(value: Any) -> str:
+    return _text(value) if isinstance(value, tuple) else str(value)
+
+
+CASES = [
+    pytest.param(shape, dtype, metric, marks=[pytest.mark.proof] * ((dtype, metric) == (torch.float32, "correlation")))
+    for shape in ((2000, 5000), (100, 200, 500), (100, 60, 100))
+    for dtype in (torch.float32, torch.float64)
+    for metric in ("correlation", "euclidean")
+]
+
+
+@pytest.mark.parametrize(
+    ("shape", "dtype", "metric"), CASES, ids=lambda v: _text(v) if isinstance(v, tuple) else str(v)
+)
 def bench_rdm(race: Callable[..., Any], shape: tuple[int, ...], dtype: torch.dtype, metric: str) -> None:
     """Pairs of patterns. The peers take part where they take seconds, and once: they have one dtype."""
+    shape = where.small(shape)
     x, pairs = _patterns(shape, dtype), _pairs(shape[-2])
     exact = plain(x.double(), pairs, metric)
     kind = str(dtype).removeprefix("torch.")
     peers = _peers(shape, metric) if dtype == torch.float64 else []
-    goals = [faster(OURS, "plain", 1.8)] if metric == "correlation" else []
+    goals = [faster(where.mine("rdm"), "plain", 1.8)] if metric == "correlation" else []
     race(
         f"rdm {metric} {kind} {_text(shape)}",
         [
-            _ours(x, lambda x: (nk.rdm(x, metric=metric),)),
+            *where.ours("rdm", x, lambda x: (nk.rdm(x, metric=metric),)),
             Row("plain", lambda x: (plain(x, pairs, metric),)),
             *peers,
         ],
@@ -130,12 +136,17 @@ def bench_rdm(race: Callable[..., Any], shape: tuple[int, ...], dtype: torch.dty
         gate=_gate([exact], LEVEL[dtype] if metric == "correlation" else 100 * LEVEL[dtype]),
         goals=goals,
         params={"mode": f"{metric}, values", "dtype": kind, "shape": _text(shape)},
+        clock=where.CLOCK,
+        flops=x.numel() * shape[-2] if where.GPU else None,
+        product="float64" if dtype == torch.float64 else "float32",
     )
 
 
+@pytest.mark.proof
 @pytest.mark.parametrize("shape", [(2000, 5000), (100, 200, 500)], ids=_text)
 def bench_rdm_gradient(race: Callable[..., Any], shape: tuple[int, ...]) -> None:
     """Correlations and the gradient of a weighted sum of them."""
+    shape = where.small(shape)
     x, pairs = _patterns(shape, torch.float32).requires_grad_(), _pairs(shape[-2])
     g = torch.linspace(-1, 1, math.prod(shape[:-2]) * pairs.numel(), device=DEVICE).view(*shape[:-2], -1)
 
@@ -147,11 +158,12 @@ def bench_rdm_gradient(race: Callable[..., Any], shape: tuple[int, ...]) -> None
     exact = [t.detach() for t in usual(x.detach().double().requires_grad_(), g.double())]
     race(
         f"rdm correlation with gradient float32 {_text(shape)}",
-        [_ours(x, partial(trained, nk.rdm)), Row("plain", usual)],
+        [*where.ours("rdm", x, partial(trained, nk.rdm)), Row("plain", usual)],
         op="rdm",
         inputs=(x, g),
         gate=_gate(exact, 2e-5),
         params={"mode": "correlation, with gradient", "dtype": "float32", "shape": _text(shape)},
+        clock=where.CLOCK,
     )
 
 
@@ -177,10 +189,10 @@ def bench_crossnobis(race: Callable[..., Any], dtype: torch.dtype) -> None:
     peer = _rsatoolbox(measured, method="crossnobis", descriptor="condition", cv_descriptor="fold")
     race(
         f"rdm crossnobis {kind} {folds}x{n}x{d}",
-        [_ours(x, lambda x: (nk.rdm(x, metric="crossnobis"),)), Row("plain", usual), peer],
+        [*where.ours("rdm", x, lambda x: (nk.rdm(x, metric="crossnobis"),)), Row("plain", usual), peer],
         op="rdm",
         inputs=(x,),
         gate=_gate(usual(x.double()), LEVEL[dtype]),
-        goals=[faster(OURS, "rsatoolbox", 8.0)],
+        goals=[faster(where.mine("rdm"), "rsatoolbox", 8.0)],
         params={"mode": "crossnobis", "dtype": kind, "shape": f"{folds}x{n}x{d}"},
     )

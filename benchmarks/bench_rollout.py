@@ -19,13 +19,12 @@ from torch import Tensor
 
 import neurokernels as nk
 import neurokernels.ops.evolution  # enters the ops in the table of backends
+from benchmarks import where
 from neurokernels._core import backends
-from neurokernels.bench import Absent, Goal, Row, faster
-from neurokernels.bench.goals import Unmeasured
+from neurokernels.bench import Absent, Row, at_least, faster
 
-DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
-OURS = "cuda" if DEVICE == "cuda" else "cpu"
-AGENTS, MAZES, STEPS = 200, 64, 200
+DEVICE = where.DEVICE
+AGENTS, MAZES, STEPS, SIZE = where.small((200, 64, 200, 8), 16) if not where.REHEARSAL else (4, 4, 12, 2)
 DENSITIES = (1.0, 0.5, 0.2, 0.1)
 RATE = "M steps/s"
 RATE_GOALS = {1.0: 40.0, 0.1: 80.0}  # on one thread
@@ -39,7 +38,7 @@ def _population(agents: int, density: float) -> Any:
     """Agents of a few generations: some of them find goals."""
     start = nk.evolution.Population.random(min(agents, AGENTS), density=density, seed=1)
     options = {"generations": 25, "steps": STEPS, "seed": 1, "mode": "exact"}
-    evolved = nk.evolution.evolve(start, nk.evolution.mazes(MAZES), **options).population
+    evolved = nk.evolution.evolve(start, nk.evolution.mazes(MAZES, size=SIZE), **options).population
     return evolved[torch.arange(agents) % len(evolved)].to(DEVICE)
 
 
@@ -83,7 +82,7 @@ class Task:
 
 
 def _task(density: float = 1.0, agents: int = AGENTS, mazes: int = MAZES, steps: int = STEPS) -> Task:
-    return Task(_population(agents, density), nk.evolution.mazes(mazes, first=0).to(DEVICE), steps)
+    return Task(_population(agents, density), nk.evolution.mazes(mazes, size=SIZE, first=0).to(DEVICE), steps)
 
 
 def _row(name: str, backend: str, task: Task, mode: str = "float", **options: Any) -> Row | Absent:
@@ -92,9 +91,15 @@ def _row(name: str, backend: str, task: Task, mode: str = "float", **options: An
         return Absent(name, reason)
     call = partial(task.run, mode)
     return Row(
-        name, call, ours=backend == OURS, scope=partial(nk.backend, backend), gate=partial(task.gate, mode),
+        name, call, ours=backend != "reference", scope=partial(nk.backend, backend), gate=partial(task.gate, mode),
         extra=partial(task.rate, call), **options,
     )  # fmt: skip
+
+
+def _ours(task: Task, mode: str = "float") -> list[Row | Absent]:
+    """A row for each of our backends."""
+    suffix = ", exact" if mode == "exact" else ""
+    return [_row(f"{name}{suffix}", name, task, mode) for name in where.names("maze_rollout")]
 
 
 def _evotorch(task: Task) -> Row | Absent:
@@ -110,36 +115,24 @@ def _evotorch(task: Task) -> Row | Absent:
     )  # fmt: skip
 
 
-def _at_least(name: str, rate: float) -> Goal:
-    def measure(rows: Any) -> float:
-        if name not in rows or RATE not in rows[name].extra:
-            raise Unmeasured(name)
-        return rows[name].extra[RATE]
-
-    return Goal(f"{name}: million steps per second", measure, rate)
+MINE = where.mine("maze_rollout")
 
 
-@pytest.mark.parametrize("density", DENSITIES)
+@pytest.mark.parametrize("density", [pytest.param(d, marks=[pytest.mark.proof] * (d in RATE_GOALS)) for d in DENSITIES])
 def bench_rollout(race: Callable[..., Any], density: float) -> None:
     task = _task(density)
-    goals = [_at_least(OURS, RATE_GOALS[density])] if density in RATE_GOALS and DEVICE == "cpu" else []
-    goals += [_at_least(OURS, GPU_RATE)] if DEVICE == "cuda" else []
+    goals = [at_least(MINE, RATE, RATE_GOALS[density])] if density in RATE_GOALS and not where.GPU else []
     race(
-        f"maze rollout, {AGENTS} agents, {MAZES} mazes 8x8, {STEPS} steps, {density:.0%} of edges",
+        f"maze rollout, {AGENTS} agents, {MAZES} mazes {SIZE}x{SIZE}, {STEPS} steps, {density:.0%} of edges",
         [
-            _row(OURS, OURS, task),
-            _row(f"{OURS}, exact", OURS, task, "exact"),
-            *(
-                [_row("triton", "triton", task), _row("triton, exact", "triton", task, "exact")]
-                if DEVICE == "cuda"
-                else []
-            ),
+            *_ours(task),
+            *_ours(task, "exact"),
             _row("reference", "reference", task),
             _evotorch(task),
         ],
         op="maze_rollout",
         inputs=(task.population.weights,),
-        goals=[*goals, faster(OURS, "reference", TIMES)],
+        goals=[*goals, faster(MINE, "reference", TIMES)],
         params={"mode": "density", "density": str(density)},
     )
 
@@ -173,16 +166,16 @@ def _loop(task: Task, *_: Tensor) -> Tensor:
     return goals
 
 
-@pytest.mark.skipif(DEVICE == "cuda", reason="a loop on the CPU is raced on the CPU")
+@pytest.mark.skipif(where.GPU, reason="a loop on the CPU is raced on the CPU")
 def bench_numpy_loop(race: Callable[..., Any]) -> None:
     """Few agents, whom a loop can be asked to follow."""
     task = _task(agents=AGENTS, mazes=8)
     few = Task(task.population[:4], task.mazes, STEPS)
     loop = partial(_loop, few)
     race(
-        f"maze rollout, 4 agents, 8 mazes 8x8, {STEPS} steps",
+        f"maze rollout, 4 agents, 8 mazes {SIZE}x{SIZE}, {STEPS} steps",
         [
-            _row(OURS, OURS, few),
+            *_ours(few),
             _row("reference", "reference", few),
             Row("NumPy loop", loop, gate=partial(few.gate, "float"), extra=partial(few.rate, loop), package="numpy"),
         ],
@@ -193,25 +186,32 @@ def bench_numpy_loop(race: Callable[..., Any]) -> None:
     )
 
 
-@pytest.mark.parametrize("agents", [20, 200, 1000])
+#: So many fill a GPU: half a million walks.
+CROWD = [pytest.param(8192, marks=pytest.mark.proof)] if where.GPU else []
+
+
+@pytest.mark.parametrize("agents", [*CROWD, 20, 200, 1000])
 def bench_population(race: Callable[..., Any], agents: int) -> None:
+    goals = [at_least(MINE, RATE, GPU_RATE)] if agents == 8192 else []
+    agents = where.small((agents,), 8)[0]
     task = _task(agents=agents)
     race(
-        f"maze rollout, {agents} agents, {MAZES} mazes 8x8, {STEPS} steps",
-        [_row(OURS, OURS, task), _row(f"{OURS}, exact", OURS, task, "exact")],
+        f"maze rollout, {agents} agents, {MAZES} mazes {SIZE}x{SIZE}, {STEPS} steps",
+        [*_ours(task), *_ours(task, "exact"), *([_row("reference", "reference", task)] if goals else [])],
         op="maze_rollout",
         inputs=(task.population.weights,),
+        goals=goals,
         params={"mode": "population", "agents": str(agents)},
     )
 
 
-@pytest.mark.skipif(DEVICE == "cuda", reason="threads are a matter of the CPU")
+@pytest.mark.skipif(where.GPU, reason="threads are a matter of the CPU")
 def bench_threads(race: Callable[..., Any]) -> None:
     task = _task()
     two = _row("cpu", "cpu", task)
     one = replace(two, name="cpu, 1 thread", threads=1) if isinstance(two, Row) else two
     race(
-        f"maze rollout, threads, {AGENTS} agents, {MAZES} mazes 8x8, {STEPS} steps",
+        f"maze rollout, threads, {AGENTS} agents, {MAZES} mazes {SIZE}x{SIZE}, {STEPS} steps",
         [two, one],
         op="maze_rollout",
         inputs=(task.population.weights,),
@@ -221,12 +221,14 @@ def bench_threads(race: Callable[..., Any]) -> None:
     )
 
 
+@pytest.mark.proof
 def bench_offspring(race: Callable[..., Any]) -> None:
     """The next generation of 1,000 agents: Philox, normal numbers, severance."""
     from neurokernels.ops.evolution.leaves import offspring_fwd
 
-    population = nk.evolution.Population.random(1000).to(DEVICE)
-    weights, mask, parents = population.weights, population.mask, torch.arange(200, device=DEVICE)
+    population = nk.evolution.Population.random(*where.small((1000,))).to(DEVICE)
+    weights, mask = population.weights, population.mask
+    parents = torch.arange(len(population) // 5, device=DEVICE)
     with nk.backend("reference"):
         expected = offspring_fwd(weights, mask, parents, 3, 1, 0.1, 0.01, 3.9, "reference")
 
@@ -236,11 +238,11 @@ def bench_offspring(race: Callable[..., Any]) -> None:
 
     def row(name: str) -> Row:
         call = lambda weights: offspring_fwd(weights, mask, parents, 3, 1, 0.1, 0.01, 3.9, name)
-        return Row(name, call, ours=name == OURS)
+        return Row(name, call, ours=name != "reference")
 
     race(
         "offspring of 1000 agents, 620 edges",
-        [row(OURS), row("reference")],
+        [*(row(name) for name in where.names("offspring")), row("reference")],
         op="offspring",
         inputs=(weights,),
         gate=gate,

@@ -18,11 +18,12 @@ from torch import Tensor
 
 import neurokernels as nk
 import neurokernels.ops.rsa  # enters the ops in the table of backends
+from benchmarks import where
 from neurokernels._core import backends
 from neurokernels.bench import Absent, Row, RowResult, faster
 from neurokernels.bench.goals import Goal, seconds
 
-DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+DEVICE = where.DEVICE
 METHODS = {
     "pearson": "corr", "cosine": "cosine", "spearman": "spearman", "kendall": "kendall", "rho_a": "rho-a",
     "tau_a": "tau-a", "whitened_cosine": "cosine_cov", "whitened_pearson": "corr_cov",
@@ -32,7 +33,7 @@ SLOW = ("kendall", "tau_a")
 IMAGES, SETS = 92, 8
 #: Resamples of rsatoolbox, which takes seconds for them.
 FEW = 20
-CONDITIONS, CHANNELS, CENTRES = 60, 100, 200
+CONDITIONS, CHANNELS, CENTRES = where.small((60, 100, 200), 8)
 
 Gate = Callable[[Sequence[Tensor]], str | None]
 
@@ -41,7 +42,7 @@ def _ours(op: str, x: Tensor, call: Callable[..., Any], **options: Any) -> list[
     """Our backends, or the reason of one to stay away; the reference is the plain PyTorch row."""
     rows: list[Row | Absent] = []
     for row in backends.rows(op):
-        if row.name == "reference" or (row.name == "triton" and DEVICE == "cpu"):
+        if row.name == "reference" or (row.name not in where.OURS):
             continue
         reason = row.why_not(x)
         scope = partial(nk.backend, row.name)
@@ -169,8 +170,14 @@ def _searchlight_rsatoolbox(method: str, indices: Tensor) -> Callable[..., Tenso
     return run
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
-@pytest.mark.parametrize("method", ["pearson", "spearman", "whitened_cosine"])
+SEARCHLIGHTS = [
+    pytest.param(method, dtype, marks=[pytest.mark.proof] * ((method, dtype) == ("pearson", torch.float32)))
+    for method in ("pearson", "spearman", "whitened_cosine")
+    for dtype in (torch.float32, torch.float64)
+]
+
+
+@pytest.mark.parametrize(("method", "dtype"), SEARCHLIGHTS, ids=str)
 def bench_searchlight(race: Callable[..., Any], method: str, dtype: torch.dtype) -> None:
     """Correlation RDMs of 60 conditions over 100 channels, each compared with one model; 200 neighbourhoods a call."""
     generator, name = torch.Generator().manual_seed(0), str(dtype).removeprefix("torch.")
@@ -190,7 +197,7 @@ def bench_searchlight(race: Callable[..., Any], method: str, dtype: torch.dtype)
         op="searchlight_rsa",
         inputs=(data, models),
         gate=_near(call(data.double(), models)[0], tolerance),
-        goals=[faster("cpu", "rsatoolbox", 50)],
+        goals=[faster(where.mine("searchlight_rsa"), "rsatoolbox", 50)],
         params={"mode": f"correlation, {method}", "dtype": name, "shape": f"{CENTRES}x{CONDITIONS}x{CHANNELS}"},
         rounds=(3, 20),
     )

@@ -17,18 +17,19 @@ from torch import Tensor
 
 import neurokernels as nk
 import neurokernels.ops.rsa  # enters the ops in the table of backends
+from benchmarks import where
 from benchmarks.spectrum_truth import PlainLevel
-from neurokernels._core import backends
-from neurokernels.bench import Absent, Row, at_most, faster
+from neurokernels.bench import Row, at_most, faster, within
 from neurokernels.ops.rsa import loss_cpu
 
-DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
-OURS = "triton" if DEVICE == "cuda" else "cpu"
+DEVICE, OURS = where.DEVICE, where.OURS[0]
 UNITS, NEURONS, EPS = 512, 300, 1e-5
 IMAGES = (1024, 4096, 16384)
 #: Times as fast as plain PyTorch, with 4096 images.
 GOALS = {"li2019": 4.0, "pearson": 7.0, "cka": 7.0}
 MEGABYTES = 64
+#: Of 65,536 images on a GPU: seconds, and megabytes beside inputs and gradients.
+GPU_LIMIT, GPU_MEGABYTES = 60e-3, 1024
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 
@@ -96,8 +97,9 @@ CASES: dict[str, tuple[dict[str, Loss], Loss]] = {
 def inputs(case: str, n: int) -> tuple[Tensor, Tensor]:
     """Activations, and responses that share something with them, or their similarities."""
     draw = partial(torch.randn, generator=torch.Generator().manual_seed(0))
-    x = draw(n, UNITS)
-    v = draw(n, NEURONS) + x[:, :NEURONS]
+    units, neurons = where.small((UNITS, NEURONS))
+    x = draw(n, units)
+    v = draw(n, neurons) + x[:, :neurons]
     return x.to(DEVICE).requires_grad_(), (v if "responses" in case else _gram(v)).to(DEVICE)
 
 
@@ -135,7 +137,11 @@ def _status(name: str) -> int:
 
 
 def peak(case: str, name: str, n: int) -> dict[str, float]:
-    """`measured` in a process of its own."""
+    """`measured`, on a CPU in a process of its own; torch keeps count of a GPU's memory."""
+    if where.REHEARSAL:
+        return {}
+    if DEVICE == "cuda":
+        return {"peak MB": measured(case, name, n) / 2**20}
     command = [sys.executable, "-m", "benchmarks.bench_rsa_loss", case, name, str(n)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     return {"peak MB": json.loads(done.stdout) / 2**20}
@@ -144,23 +150,22 @@ def peak(case: str, name: str, n: int) -> dict[str, float]:
 # The race -------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("case", CASES)
-@pytest.mark.parametrize("n", IMAGES)
+MARKED = [
+    pytest.param(n, case, marks=[pytest.mark.proof] * (case in ("li2019, responses", "pearson, responses")))
+    for n in IMAGES
+    for case in CASES
+]
+
+
+@pytest.mark.parametrize(("n", "case"), MARKED)
 def bench_rsa_loss(race: Callable[..., Any], n: int, case: str) -> None:
+    n = where.small((n,), 16)[0]
     x, other = inputs(case, n)
     plain, ours = CASES[case]
-    reason = {row.name: row.why_not(x) for row in backends.rows("rsa_loss")}[OURS]
-    rows: list[Row | Absent] = [Absent(OURS, reason)] if reason else []
-    if not reason:
-        rows.append(
-            Row(
-                OURS, partial(trained, ours), ours=True, scope=partial(nk.backend, OURS),
-                extra=partial(peak, case, OURS, n),
-            )
-        )  # fmt: skip
+    rows = where.ours("rsa_loss", x, partial(trained, ours), extra=partial(peak, case, OURS, n))
     rows += [Row(name, partial(trained, loss), extra=partial(peak, case, name, n)) for name, loss in plain.items()]
     goals = []
-    if n == 4096 and DEVICE == "cpu":
+    if n == 4096 and not where.GPU:
         goals.append(faster(OURS, "plain", GOALS[case.split(",")[0]]))
         goals.append(at_most(OURS, "peak MB", MEGABYTES))
     race(
@@ -172,30 +177,49 @@ def bench_rsa_loss(race: Callable[..., Any], n: int, case: str) -> None:
         goals=goals,
         params={"mode": case, "dtype": "float32", "shape": f"{n}x{UNITS}"},
         rounds=(3, 20),
+        flops=flops(case, n),
+        product="tf32",
     )
 
 
-@pytest.mark.parametrize("case", ["pearson, responses", "cka, responses"])
+def flops(case: str, n: int) -> float | None:
+    """Operations of Li's loss and its gradient on a GPU: similarities of half of the pairs, and W U of all of them."""
+    units, neurons = where.small((UNITS, NEURONS))
+    return n * n * (3.0 * units + neurons) if where.GPU and case == "li2019, responses" else None
+
+
+LARGE = ["pearson, responses", "cka, responses", *(["li2019, responses"] if where.GPU else [])]
+
+
+@pytest.mark.proof
+@pytest.mark.parametrize("case", LARGE[::-1])
 def bench_rsa_loss_large(race: Callable[..., Any], case: str) -> None:
     """65,536 images: no N x N matrix would fit, and none is made."""
-    x, other = inputs(case, 65536)
+    n = where.small((65536,), 16)[0]
+    x, other = inputs(case, n)
+    goals = [at_most(OURS, "peak MB", GPU_MEGABYTES if where.GPU else 600)]
+    goals += [within(OURS, GPU_LIMIT)] if case.startswith("li2019") else []
     race(
         f"{case} with gradient float32 65536x{UNITS}",
         [Row(OURS, partial(trained, CASES[case][1]), ours=True, scope=partial(nk.backend, OURS),
-             extra=partial(peak, case, OURS, 65536))],
+             extra=partial(peak, case, OURS, n))],
         op="rsa_loss",
         inputs=(x, other),
-        goals=[at_most(OURS, "peak MB", 600)],
-        params={"mode": case, "dtype": "float32", "shape": f"65536x{UNITS}"},
+        goals=goals,
+        params={"mode": case, "dtype": "float32", "shape": f"{n}x{UNITS}"},
         rounds=(2, 3),
+        flops=flops(case, n),
+        product="tf32",
     )  # fmt: skip
 
 
+@pytest.mark.proof
 @pytest.mark.parametrize("pairs", ["all", "disjoint"])
 def bench_rsa_loss_small(race: Callable[..., Any], pairs: str) -> None:
     """32 images, as published: what counts is the overhead of a call."""
     x, other = inputs("li2019, dense", 32)
     i, j = (torch.arange(k, 32, 2) for k in (0, 1)) if pairs == "disjoint" else torch.triu_indices(32, 32, 1)
+    i, j = i.to(DEVICE), j.to(DEVICE)
 
     def plain(x: Tensor, t: Tensor) -> Tensor:
         u = _unit(x)
@@ -224,7 +248,7 @@ def _tiles(size: int) -> Iterator[None]:
         loss_cpu.TILE = before
 
 
-@pytest.mark.skipif(DEVICE == "cuda", reason="tiles of the CPU")
+@pytest.mark.skipif(where.GPU, reason="tiles of the CPU")
 def bench_rsa_loss_tiles(race: Callable[..., Any]) -> None:
     """How many images a tile should have."""
     x, other = inputs("li2019, dense", 4096)

@@ -4,8 +4,9 @@ Gates are in ``benchmarks/spectrum_truth.py``, the networks and regularisers of 
 ``benchmarks/spectrum_training.py``.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from copy import deepcopy
+from dataclasses import replace
 from functools import lru_cache, partial
 from typing import Any
 
@@ -15,6 +16,8 @@ from torch import Tensor
 
 import neurokernels as nk
 import neurokernels.ops.spectrum  # enters the ops in the table of backends
+from benchmarks import where
+from benchmarks.cupy_eigh import cupy_eigh
 from benchmarks.spectrum_training import (
     NETWORKS,
     Batch,
@@ -27,29 +30,23 @@ from benchmarks.spectrum_training import (
     network,
 )
 from benchmarks.spectrum_truth import LapackLevel, PlainLevel
-from neurokernels._core import backends
-from neurokernels.bench import Absent, Row, at_most, faster
+from neurokernels.bench import Absent, Row, at_most, faster, within
 from neurokernels.bench.results import TAX
 from neurokernels.trainers.spectral.network import Classifier
 
-DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
-OURS = "triton" if DEVICE == "cuda" else "cpu"
+DEVICE, OURS = where.DEVICE, where.OURS[0]
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 COMPILE_LIMIT = 120.0  # seconds
 COUNT = 256
 EIGH_GOALS = {8: 20.0, 16: 15.0, 32: 10.0, 64: 4.0}  # times as fast as torch.linalg.eigh, float32
+GPU_LIMITS = {(256, 32): 40e-6, (256, 64): 150e-6, (500, 100): 1.5e-3}  # seconds, float32 with vectors
+STEP_LIMIT = 100e-6  # seconds of a regulariser's value and gradient on a GPU
 TAX_GOALS = {"784-2000-10": 0.25, "784-1000-1000-1000-10": 0.10}
 TAX_ALPHA, TRACE_ALPHAS = 2.2, (2.2, 1.2)
 ERROR_GOALS = {"alpha error": 1e-4, "gradient error": 1e-2}
 STEPS, EVERY = 300, 20
 
 Call = Callable[..., tuple[Tensor, ...]]
-
-
-def _ours(op: str, x: Tensor, call: Call, **options: Any) -> Row | Absent:
-    """The row of our backend, or its reason to stay away."""
-    reason = {row.name: row.why_not(x) for row in backends.rows(op)}[OURS]
-    return Absent(OURS, reason) if reason else Row(OURS, call, ours=True, scope=partial(nk.backend, OURS), **options)
 
 
 def _compiled(call: Callable[..., Tensor], mode: Callable[..., Call]) -> Row:
@@ -81,9 +78,9 @@ def _normal(shape: tuple[int, ...], dtype: torch.dtype = torch.float32) -> Tenso
     return torch.randn(shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64).to(DEVICE, dtype)
 
 
-def _matrices(n: int, dtype: torch.dtype) -> Tensor:
+def _matrices(count: int, n: int, dtype: torch.dtype) -> Tensor:
     """Covariances of twice as many samples as features."""
-    x = _normal((COUNT, 2 * n, n), torch.float64)
+    x = _normal((count, 2 * n, n), torch.float64)
     return (x.mT @ x / (2 * n)).to(dtype)
 
 
@@ -94,37 +91,49 @@ def _smooth(*shape: int) -> Tensor:
 
 # Eigensolver --------------------------------------------------------------------------------------------------------
 
-SIZES = [(n, "float32") for n in EIGH_GOALS] + [(64, "float64")]
+SIZES = [(COUNT, n, "float32") for n in EIGH_GOALS] + [(COUNT, 64, "float64")]
+SIZES += [(500, 100, "float32")] if where.GPU else []
+EIGH = [
+    pytest.param(mode, *size, marks=[pytest.mark.proof] * (mode == "vectors" and size[2] == "float32"))
+    for mode in ("vectors", "values")
+    for size in SIZES
+]
 
 
-@pytest.mark.parametrize(("n", "dtype"), SIZES)
-@pytest.mark.parametrize("mode", ["vectors", "values"])
-def bench_eigh(race: Callable[..., Any], mode: str, n: int, dtype: str) -> None:
-    a = _matrices(n, DTYPES[dtype])
+@pytest.mark.parametrize(("mode", "count", "n", "dtype"), EIGH)
+def bench_eigh(race: Callable[..., Any], mode: str, count: int, n: int, dtype: str) -> None:
+    limit = GPU_LIMITS.get((count, n)) if (mode, dtype) == ("vectors", "float32") and where.GPU else None
+    wanted = EIGH_GOALS.get(n) if (mode, dtype) == ("vectors", "float32") and not where.GPU else None
+    count, n = where.small((count, n))
+    a = _matrices(count, n, DTYPES[dtype])
     ours, theirs = (nk.eigh, torch.linalg.eigh) if mode == "vectors" else (nk.eigvalsh, torch.linalg.eigvalsh)
     run = {"ours": _forward(ours), "torch": _forward(theirs)}
     gate = LapackLevel(a, run["torch"](a))
     rows: list[Row | Absent] = [
-        _ours("eigh", a, run["ours"], extra=lambda: gate.errors(run["ours"](a))),
-        Row("torch.linalg", run["torch"], extra=lambda: gate.errors(run["torch"](a))),
+        *where.ours("eigh", a, run["ours"], extra=lambda: gate.errors(run["ours"](a))),
+        Row("torch.linalg", run["torch"], extra=lambda: gate.errors(run["torch"](a)), captures=False),
     ]
-    goals = [faster(OURS, "torch.linalg", EIGH_GOALS[n])] if (mode, dtype) == ("vectors", "float32") else []
+    if where.GPU and mode == "vectors":
+        rows.append(cupy_eigh())
+    goals = [faster(where.mine("eigh"), "torch.linalg", wanted)] if wanted else []
+    goals += [within(where.mine("eigh"), limit)] if limit else []
     shape = _text(a.shape)
     race(
         f"eigh {mode} {dtype} {shape}", rows, op="eigh", inputs=(a,), gate=gate, goals=goals,
-        params={"mode": mode, "dtype": dtype, "shape": shape},
+        params={"mode": mode, "dtype": dtype, "shape": shape}, clock=where.CLOCK,
+        nbytes=a.nbytes * (2 if mode == "vectors" else 1) + count * n * a.element_size() if where.GPU else None,
     )  # fmt: skip
 
 
 @pytest.mark.parametrize("n", EIGH_GOALS)
 def bench_eigvalsh_with_gradient(race: Callable[..., Any], n: int) -> None:
-    a = _matrices(n, torch.float32)
+    a = _matrices(COUNT, n, torch.float32)
     a, g = a.requires_grad_(), _smooth(COUNT, n)
     shape = _text(a.shape)
     race(
         f"eigvalsh with gradient float32 {shape}",
         [
-            _ours("eigh", a, _trained(nk.eigvalsh)),
+            *where.ours("eigh", a, _trained(nk.eigvalsh)),
             Row("torch.linalg", _trained(torch.linalg.eigvalsh)),
         ],
         op="eigh",
@@ -136,7 +145,8 @@ def bench_eigvalsh_with_gradient(race: Callable[..., Any], n: int) -> None:
 
 # Covariance ---------------------------------------------------------------------------------------------------------
 
-SAMPLES = [(100, 200, 32), (256, 128, 64), (1500, 1000), (1500, 2000), (4096, 512)]
+SAMPLES = [(1500, 2000), (256, 128, 64), (100, 200, 32), (1500, 1000), (4096, 512)]
+MARKED = [pytest.param(shape, marks=[pytest.mark.proof] * (shape in SAMPLES[:2]), id=_text(shape)) for shape in SAMPLES]
 
 
 def _plain_covariance(x: Tensor) -> Tensor:
@@ -145,14 +155,15 @@ def _plain_covariance(x: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("mode", ["forward", "forward+backward"])
-@pytest.mark.parametrize("shape", SAMPLES, ids=_text)
+@pytest.mark.parametrize("shape", MARKED)
 def bench_covariance(race: Callable[..., Any], shape: tuple[int, ...], mode: str) -> None:
+    shape = where.small(shape)
     run, trains = (_forward, False) if mode == "forward" else (_trained, True)
     x, g = _normal(shape).requires_grad_(trains), _normal((*shape[:-2], shape[-1], shape[-1]))
     rows: list[Row | Absent] = [
-        _ours("covariance", x, run(nk.covariance)),
+        *where.ours("covariance", x, run(nk.covariance)),
         Row("plain", run(_plain_covariance)),
-        _compiled(_plain_covariance, run),
+        *([] if where.REHEARSAL else [_compiled(_plain_covariance, run)]),
     ]
     if len(shape) == 2:
         rows.append(Row("torch.cov", run(lambda x: torch.cov(x.mT))))
@@ -163,6 +174,8 @@ def bench_covariance(race: Callable[..., Any], shape: tuple[int, ...], mode: str
         inputs=(x, g),
         gate=PlainLevel(run(_plain_covariance), x, g),
         params={"mode": mode, "of": "many" if len(shape) > 2 else "one", "dtype": "float32", "shape": _text(shape)},
+        clock=where.CLOCK,
+        flops=x.numel() * shape[-1] * (1 if mode == "forward" else 3) if where.GPU else None,  # half of C is the other
     )
 
 
@@ -185,7 +198,7 @@ def bench_covariance_spectrum(race: Callable[..., Any], shape: tuple[int, ...]) 
     x, g = _normal(shape).requires_grad_(), _smooth(*batch, min(n, d))
     best = _gram_spectrum if n < d else _plain_spectrum
     rows: list[Row | Absent] = [
-        _ours("spectrum", x, _trained(nk.covariance_spectrum)),
+        *where.ours("spectrum", x, _trained(nk.covariance_spectrum)),
         Row("plain", _trained(_plain_spectrum)),
     ]
     if n < d:
@@ -198,6 +211,44 @@ def bench_covariance_spectrum(race: Callable[..., Any], shape: tuple[int, ...]) 
         gate=PlainLevel(_trained(best), x, g),
         params={"mode": "exact, with gradient", "of": "many" if batch else "one", "shape": _text(shape)},
     )
+
+
+# Regulariser alone: what a GPU is asked for ---------------------------------------------------------------------------
+
+
+@pytest.mark.proof
+@pytest.mark.skipif(not where.GPU, reason="the goal is one of a GPU; on a CPU the tax of a step is raced")
+@pytest.mark.parametrize("shape", [(1500, 2000), (1500, 1000)], ids=_text)
+def bench_regulariser_step(race: Callable[..., Any], shape: tuple[int, int]) -> None:
+    """Value and gradient of the warm regulariser, of activations that stay; there is nothing to download."""
+    shape = where.small(shape, 24)
+    factors = _normal((shape[1], shape[1]), torch.float64)
+    decay = torch.arange(1, shape[1] + 1, device=DEVICE, dtype=torch.float64) ** -0.5
+    h = (_normal(shape, torch.float64) * decay @ torch.linalg.qr(factors).Q).float().tanh().requires_grad_()
+    options = {"form": "gerum2023", "strength": 1.0} if where.REHEARSAL else {"strength": 1.0}
+    modules = {name: nk.nn.SpectralRegularizer(TAX_ALPHA, **options).to(DEVICE) for name in where.mine("spectrum")}
+
+    def run(penalty: Callable[[Tensor], Tensor], h: Tensor) -> tuple[Tensor, ...]:
+        loss = penalty(h)
+        return loss.detach(), *torch.autograd.grad(loss, h)
+
+    exact = run(modules[where.names("spectrum")[0]], h)  # the first call of a state is exact
+
+    def gate(found: Sequence[Tensor]) -> str | None:
+        gap = float((found[1] - exact[1]).norm() / exact[1].norm())
+        return None if gap < 0.1 else f"the gradient is {gap:.2g} from the exact one"
+
+    rows: list[Row | Absent] = [
+        replace(row, call=partial(run, modules[row.name])) if isinstance(row, Row) else row
+        for row in where.ours("spectrum", h, run)
+    ]
+    if not where.REHEARSAL:
+        rows.append(Row("exact torch", partial(run, Exact(TAX_ALPHA)), captures=False))
+    race(
+        f"regulariser alone, warm {_text(shape)}", rows, op="regulariser_step", inputs=(h,), gate=gate,
+        goals=[within(where.mine("spectrum"), STEP_LIMIT)], clock=where.CLOCK, nbytes=2 * h.nbytes,
+        params={"mode": "value and gradient", "shape": _text(shape)},
+    )  # fmt: skip
 
 
 # Regulariser --------------------------------------------------------------------------------------------------------

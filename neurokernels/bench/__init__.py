@@ -4,7 +4,7 @@
 of what they left.
 """
 
-from neurokernels.bench.goals import Goal, at_most, bandwidth, faster, within
+from neurokernels.bench.goals import Goal, at_least, at_most, bandwidth, faster, within
 from neurokernels.bench.kernels import kernels
 from neurokernels.bench.memory import available, leaf_calls, saved_bytes
 from neurokernels.bench.race import Absent, Gate, Row, race
@@ -21,6 +21,7 @@ __all__ = [
     "Row",
     "RowResult",
     "Trace",
+    "at_least",
     "at_most",
     "available",
     "bandwidth",

@@ -16,7 +16,9 @@ Call = Callable[..., Any]
 Sampler = Callable[[], float]
 
 
-def sampler(clock: str, call: Call, arguments: Sequence[tuple[Tensor, ...]], calls: int) -> tuple[str, Sampler]:
+def sampler(
+    clock: str, call: Call, arguments: Sequence[tuple[Tensor, ...]], calls: int, captures: bool = True
+) -> tuple[str, Sampler]:
     """What takes one sample: the seconds of ``calls`` calls, divided by their number.
 
     Nothing synchronises between the calls. Arguments are taken in turn.
@@ -27,6 +29,7 @@ def sampler(clock: str, call: Call, arguments: Sequence[tuple[Tensor, ...]], cal
         call: What is timed.
         arguments: Its arguments, one tuple for each copy of the inputs.
         calls: Calls in a sample.
+        captures: Whether a graph may be tried: not of what works behind torch's back, as other libraries do.
 
     Returns:
         The clock in use (``events`` where a call cannot be captured into a graph) and the sampler.
@@ -38,7 +41,7 @@ def sampler(clock: str, call: Call, arguments: Sequence[tuple[Tensor, ...]], cal
 
     if clock == "wall":
         return clock, lambda: _wall(run) / calls
-    if clock == "graph":
+    if clock == "graph" and captures:
         graph = _capture(run)
         if graph is not None:
             return clock, lambda: _events(graph.replay) / calls
@@ -61,11 +64,23 @@ def _events(run: Callable[[], None]) -> float:
 
 
 def _capture(run: Callable[[], None]) -> torch.cuda.CUDAGraph | None:
-    """A graph of the run, or None where it does what a graph cannot hold."""
+    """A graph of the run, or None where it does what a graph cannot hold.
+
+    Whether it waits for the GPU is found out before: a capture that fails leaves torch's allocator in its pool.
+    """
     side = torch.cuda.Stream()
     side.wait_stream(torch.cuda.current_stream())
+    before = torch.cuda.get_sync_debug_mode()
     with torch.cuda.stream(side):  # workspaces are allocated in a stream's first call, which must not be the capture
         run()
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            run()
+        except RuntimeError:
+            return None
+        finally:
+            torch.cuda.set_sync_debug_mode(before)
+            torch.cuda.synchronize()
     torch.cuda.current_stream().wait_stream(side)
     graph = torch.cuda.CUDAGraph()
     try:

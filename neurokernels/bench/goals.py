@@ -35,46 +35,71 @@ class Unmeasured(Exception):
     """A goal needs a figure that no row gave."""
 
 
-def seconds(rows: Mapping[str, RowResult], name: str) -> float:
-    """The best time of a row.
+#: A row, or several of which the best counts.
+Names = str | tuple[str, ...]
+
+
+def seconds(rows: Mapping[str, RowResult], name: Names) -> float:
+    """The best time of a row, or of the fastest of several.
 
     Raises:
-        Unmeasured: The row is not there or gave no time.
+        Unmeasured: No such row is there and gave a time.
     """
-    row = rows.get(name)
-    if row is None or row.timing is None:
-        raise Unmeasured(name)
-    return row.timing.best
+    return _fastest(rows, name)[0]
 
 
-def faster(name: str, than: str, times: float) -> Goal:
-    """The goal that a row is at least so many times as fast as another."""
-    return Goal(f"{name} against {than}: times as fast", lambda rows: seconds(rows, than) / seconds(rows, name), times)
+def _fastest(rows: Mapping[str, RowResult], name: Names) -> tuple[float, RowResult]:
+    chosen = [rows[n] for n in _several(name) if n in rows]
+    timed = [(row.timing.best, row) for row in chosen if row.timing]
+    if not timed:
+        raise Unmeasured(_said(name))
+    return min(timed, key=lambda found: found[0])
 
 
-def within(name: str, limit: float) -> Goal:
-    """The goal that a call of a row takes at most so many seconds."""
-    return Goal(f"{name}: microseconds", lambda rows: seconds(rows, name) * 1e6, limit * 1e6, at_least=False)
+def _several(name: Names) -> tuple[str, ...]:
+    return (name,) if isinstance(name, str) else name
 
 
-def bandwidth(name: str, share: float) -> Goal:
-    """The goal that a row moves its counted bytes at no less than a share of the memory copy's rate."""
+def _said(name: Names) -> str:
+    return " or ".join(_several(name))
+
+
+def faster(name: Names, than: str, times: float) -> Goal:
+    """The goal that a row, or the fastest of several, is at least so many times as fast as another."""
+    return Goal(
+        f"{_said(name)} against {than}: times as fast", lambda rows: seconds(rows, than) / seconds(rows, name), times
+    )
+
+
+def within(name: Names, limit: float) -> Goal:
+    """The goal that a call of a row, or of the fastest of several, takes at most so many seconds."""
+    return Goal(f"{_said(name)}: microseconds", lambda rows: seconds(rows, name) * 1e6, limit * 1e6, at_least=False)
+
+
+def bandwidth(name: Names, share: float) -> Goal:
+    """The goal that a row, or the fastest of several, moves its bytes at no less than a share of a copy's rate."""
 
     def measure(rows: Mapping[str, RowResult]) -> float:
-        seconds(rows, name)
-        if rows[name].share is None:
-            raise Unmeasured(name)
-        return rows[name].share or 0.0
+        found = _fastest(rows, name)[1].share
+        if found is None:
+            raise Unmeasured(_said(name))
+        return found
 
-    return Goal(f"{name}: share of memory-copy bandwidth", measure, share)
+    return Goal(f"{_said(name)}: share of memory-copy bandwidth", measure, share)
 
 
-def at_most(name: str, figure: str, bound: float) -> Goal:
-    """The goal that one of a row's further figures stays below a bound."""
+def at_most(name: Names, figure: str, bound: float) -> Goal:
+    """The goal that one of the further figures of a row, or the least of several rows, stays below a bound."""
+    return Goal(f"{_said(name)}: {figure}", lambda rows: min(_figures(rows, name, figure)), bound, at_least=False)
 
-    def measure(rows: Mapping[str, RowResult]) -> float:
-        if name not in rows or figure not in rows[name].extra:
-            raise Unmeasured(name)
-        return rows[name].extra[figure]
 
-    return Goal(f"{name}: {figure}", measure, bound, at_least=False)
+def at_least(name: Names, figure: str, bound: float) -> Goal:
+    """The goal that one of the further figures of a row, or the largest of several rows, reaches a bound."""
+    return Goal(f"{_said(name)}: {figure}", lambda rows: max(_figures(rows, name, figure)), bound)
+
+
+def _figures(rows: Mapping[str, RowResult], name: Names, figure: str) -> list[float]:
+    found = [rows[n].extra[figure] for n in _several(name) if n in rows and figure in rows[n].extra]
+    if not found:
+        raise Unmeasured(_said(name))
+    return found

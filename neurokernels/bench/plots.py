@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from neurokernels.bench.results import TAX, Group, Results, Trace
+from neurokernels.bench.results import TAX, Group, Results, RowResult, Trace
 
 OURS, OTHERS = "#c0392b", ("#34495e", "#2980b9", "#16a085", "#8e44ad", "#d68910", "#7f8c8d", "#2c7a3f")
 MARKERS = "osD^vPX"
@@ -141,9 +141,18 @@ def _picture(curves: dict[str, list[Group]], path: Path, title: str) -> Path:
     handles = [Line2D([], [], **style, label=name) for name, style in styles.items()]
     if any(g.champion and g.champion.ceiling for groups in curves.values() for g in groups):
         handles.append(Line2D([], [], color="black", linestyle=":", label="memory copy of the counted bytes"))
+    if any(_in_a_product(g.champion) for groups in curves.values() for g in groups):
+        handles.append(Line2D([], [], color="black", linestyle="-.", label="the counted operations in a large product"))
     figure.legend(handles=handles, loc="outside lower center", ncols=min(5, len(handles)), frameon=False, fontsize=9)
     figure.suptitle(title, fontsize=11)
     return _saved(figure, path)
+
+
+def _in_a_product(row: RowResult | None) -> float | None:
+    """Seconds that a row's counted operations would take in a large product of matrices."""
+    if row is None or row.timing is None:
+        return None
+    return next((row.timing.best * share for name, share in row.extra.items() if name.startswith("of a ")), None)
 
 
 def _styles(names: list[str], ours: set[str]) -> dict[str, dict[str, Any]]:
@@ -168,6 +177,9 @@ def _panel(ax: Axes, groups: list[Group], styles: dict[str, dict[str, Any]]) -> 
     floor = [(size, row.nbytes / row.ceiling / size * 1e9) for size, row in best if row and row.nbytes and row.ceiling]
     if floor:
         ax.plot(*zip(*floor, strict=True), color="black", linestyle=":")
+    floor = [(size, seconds / size * 1e9) for size, row in best if (seconds := _in_a_product(row))]
+    if floor:
+        ax.plot(*zip(*floor, strict=True), color="black", linestyle="-.")
     ax.set_xscale("log")
     ax.set_yscale("log")
     ax.grid(True, which="major", alpha=0.25)

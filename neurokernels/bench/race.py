@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from neurokernels.bench import machine
+from neurokernels.bench import ceilings, machine
 from neurokernels.bench.clocks import Call, OutOfTime, Sampler, rotated, sampler, time_limit, torch_threads
 from neurokernels.bench.goals import Goal
 from neurokernels.bench.results import TAX, Group, RowResult
@@ -40,6 +40,7 @@ class Row:
         scope: A context that it runs in, entered outside the clock.
         limit: Seconds its first call may take, compilation included.
         extra: Further figures, measured once.
+        captures: Whether its calls may be tried in a CUDA graph.
         over: The row that this one adds something to. What that costs is its ``tax``: by how much it takes longer, as
             the median of the ratios within a round, which a machine that slows down for a while does not move.
     """
@@ -54,6 +55,7 @@ class Row:
     scope: Callable[[], AbstractContextManager[Any]] = nullcontext
     limit: float | None = None
     extra: Callable[[], dict[str, float]] = dict
+    captures: bool = True
     over: str | None = None
 
 
@@ -93,6 +95,8 @@ def race(
     params: Mapping[str, object] | None = None,
     threads: int = 1,
     nbytes: float | None = None,
+    flops: float | None = None,
+    product: str = "float32",
     clock: str = "auto",
     budget: float = 0.5,
     rounds: tuple[int, int] = (5, 100),
@@ -113,6 +117,9 @@ def race(
         params: What sets this group apart.
         threads: CPU threads of rows that do not say otherwise.
         nbytes: Bytes that a call has to move at least: every input and result once.
+        flops: Floating-point operations that a call needs: then rows say TFLOP/s, and their share of what a product of
+            large matrices reaches.
+        product: Which one, of `neurokernels.bench.ceilings`.
         clock: ``wall``, ``events`` or ``graph``; ``auto`` is ``wall`` on a CPU and ``events`` on a GPU.
         budget: Seconds to spend per row, about.
         rounds: The least and the largest number of rounds.
@@ -135,6 +142,8 @@ def race(
     _run([*lanes, *copies.values()], budget, rounds)
     samples = {lane.row.name: lane.samples for lane in lanes}
     finished = [r if isinstance(r, RowResult) else _finished(r, copies, samples) for r in results]
+    if flops is not None:
+        finished = [ceilings.counted(row, flops, product, inputs[0].device) for row in finished]
     by_name = {row.name: row for row in finished}
     packages = [row.package for row in rows if row.package]
     return Group(
@@ -173,7 +182,7 @@ def _entered(
                 return lane
             lane.result = replace(lane.result, extra=row.extra())
             lane.calls = 1 if first > LONG and clock == "wall" and not row.limit else _calls(row, arguments, clock)
-            lane.clock, lane.take = sampler(clock, row.call, arguments, lane.calls)
+            lane.clock, lane.take = sampler(clock, row.call, arguments, lane.calls, row.captures)
     except OutOfTime as late:
         lane.fail("absent", f"its first call was {late}")
     except Exception as error:

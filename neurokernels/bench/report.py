@@ -45,23 +45,41 @@ def report(results: Path, out: Path, console: Console | None = None) -> list[Pat
     """
     console = console or terminal()
     found = collect(results)
-    out.mkdir(parents=True, exist_ok=True)
-    written: list[Path] = []
-    for slug, files in found.items():
-        sections = [f"# Benchmarks on {slug}"]
-        for result in files:
-            shown = pictures(result, out / slug)
-            written += shown
-            sections += [f"![{caption}]({path.relative_to(out).as_posix()})\n" for path, caption in shown.items()]
-            sections.append(markdown(result))
-            console.print(f"\n{result.name}: {result.machine.line}", style="bold")
-            for group in result.groups:
-                console.print(rich_table(group))
-            for trace in result.traces:
-                console.print(rich_trace(trace))
-        path = out / f"{slug}.md"
-        path.write_text("\n".join(sections))
-        written.append(path)
+    written = [
+        path
+        for slug, files in found.items()
+        for path in page(f"Benchmarks on {slug}", files, out / f"{slug}.md", console)
+    ]
     for path in written:
         console.print(f"wrote {path}")
     return written
+
+
+def page(title: str, files: list[Results], path: Path, console: Console | None = None) -> list[Path]:
+    """Prints the tables of a machine and writes them to a Markdown file, with plots in a folder of its name beside it.
+
+    Args:
+        title: The heading.
+        files: The machine's results.
+        path: The Markdown file.
+        console: Where to print.
+
+    Returns:
+        What was written: the plots, then the page.
+    """
+    console = console or terminal()
+    written: list[Path] = []
+    sections = [f"# {title}"]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for result in files:
+        shown = pictures(result, path.with_suffix(""))
+        written += shown
+        sections += [f"![{caption}]({p.relative_to(path.parent).as_posix()})\n" for p, caption in shown.items()]
+        sections.append(markdown(result))
+        console.print(f"\n{result.name}: {result.machine.line}", style="bold")
+        for group in result.groups:
+            console.print(rich_table(group))
+        for trace in result.traces:
+            console.print(rich_trace(trace))
+    path.write_text("\n".join(sections))
+    return [*written, path]

@@ -45,7 +45,10 @@ def leaves(tensors: Tensors) -> Tensors:
 def cotangents(outputs: tuple[Tensor, ...]) -> list[Tensor]:
     """A direction for every output, without pattern but not random: the same one in every dtype, and under vmap."""
     return [
-        (12.9898 * torch.arange(1.0, o.numel() + 1, dtype=torch.float64).sqrt()).sin().view(o.shape).to(o.dtype)
+        (12.9898 * torch.arange(1.0, o.numel() + 1, dtype=torch.float64).sqrt())
+        .sin()
+        .view(o.shape)
+        .to(o.device, o.dtype)
         for o in outputs
     ]
 

@@ -92,9 +92,9 @@ def check(backend: str, x: Tensor, y: Tensor, options: dict[str, Any]) -> None:
     reg = options["reg"] if isinstance(options["reg"], tuple) else (options["reg"],) * 2
     value_bound, bound = BOUNDS[x.dtype]
     for i in range(x.shape[:-2].numel()):
-        one, other, u, v = (t.reshape(-1, *t.shape[-2:])[i] for t in (x, y, dx, dy))
+        one, other, u, v = (t.cpu().reshape(-1, *t.shape[-2:])[i] for t in (x, y, dx, dy))
         exact = torture.truth(one, other, reg, options["objective"], options.get("k", 0))
-        near(-loss.reshape(-1)[i], exact.value, value_bound, "value")
+        near(-loss.cpu().reshape(-1)[i], exact.value, value_bound, "value")
         if options["objective"] == "fro2" or not ambiguous(one, other, reg):
             near(-u, exact.dx, bound, "gradient of x")
             near(-v, exact.dy, bound, "gradient of y")

@@ -49,18 +49,20 @@ def patterns(draw: st.DrawFn, metric: str) -> Tensor:
 @settings(max_examples=settings().max_examples // 4)
 @given(data=st.data())
 def test_rdm(backend, metric, data):
-    x, condensed = data.draw(patterns(metric)), data.draw(st.booleans())
+    check(backend, data.draw(patterns(metric)), metric, data.draw(st.booleans()))
 
+
+def check(backend: str, x: Tensor, metric: str, condensed: bool) -> None:
     def evaluate(function, x):
         x = x.detach().requires_grad_()
         d = function(x, metric=metric, condensed=condensed)
-        g = torch.linspace(-1, 2, d.numel(), dtype=torch.float64).cos().view(d.shape).to(d.dtype)
+        g = torch.linspace(-1, 2, d.numel(), dtype=torch.float64).cos().view(d.shape).to(d.device, d.dtype)
         return d.detach(), torch.autograd.grad(d, x, g)[0]
 
     with nk.backend(backend), backends.record() as ran:
         got = evaluate(nk.rdm, x)
     assert ran == [("rdm", backend)] * 2
-    plain, exact = evaluate(definitions.rdm, x), evaluate(definitions.rdm, x.double())
+    plain, exact = evaluate(definitions.rdm, x.cpu()), evaluate(definitions.rdm, x.cpu().double())
     floor = 2048 if x.dtype == torch.float64 else 32
-    accuracy.check(got[0], plain[0], exact[0], ulps=floor, name="value")
-    accuracy.check(got[1], plain[1], exact[1], factor=accuracy.BACKWARD, ulps=floor, name="gradient")
+    accuracy.check(got[0].cpu(), plain[0], exact[0], ulps=floor, name="value")
+    accuracy.check(got[1].cpu(), plain[1], exact[1], factor=accuracy.BACKWARD, ulps=floor, name="gradient")

@@ -125,7 +125,13 @@ def check_eigh(backend, a):
     assert (found.diff(dim=-1) >= 0).all()
     rebuilt = (v.double() * found.detach().double()[..., None, :]) @ v.double().mT
     near(rebuilt.to(v.dtype), full, norm[..., None], a, "product")
-    near(v.mT @ v, torch.eye(a.shape[-1], dtype=torch.float64).expand(a.shape), torch.ones(()), a, "orthogonality")
+    near(
+        v.mT @ v,
+        torch.eye(a.shape[-1], dtype=torch.float64, device=a.device).expand(a.shape),
+        torch.ones(()),
+        a,
+        "orthogonality",
+    )
     ones = torch.ones_like(full)  # the square of a matrix needs no eigenvectors
     near(gradient, ones @ full + full @ ones, a.shape[-1] * norm[..., None], a, "gradient")
 

@@ -60,7 +60,7 @@ def check(backend: str, x: Tensor, options: dict[str, Any]) -> None:
     with nk.backend(backend), backends.record() as ran:
         y = nk.whiten(leaf, **options)
         gram = y.mT.double() @ y.double() / (x.shape[-2] - 1)
-        unit = torch.eye(x.shape[-1], dtype=torch.float64)
+        unit = torch.eye(x.shape[-1], dtype=torch.float64, device=x.device)
         value = torch.logdet(unit + gram)
         (gradient,) = torch.autograd.grad(value.sum(), leaf)
     assert ran == [("whiten", backend)] * 2

@@ -58,8 +58,9 @@ def directions(case: Case) -> tuple[Tensor, Tensor]:
     """Gradients that come in: of the spikes, and of the membrane."""
     generator = torch.Generator().manual_seed(11)
     state = torch.promote_types(case.x.dtype, torch.float32)
-    g = torch.randn(case.x.shape, dtype=torch.float64, generator=generator).to(case.x.dtype)
-    return g, torch.randn(case.x.shape[1:], dtype=torch.float64, generator=generator).to(state)
+    g = torch.randn(case.x.shape, dtype=torch.float64, generator=generator).to(case.x.device, case.x.dtype)
+    a = torch.randn(case.x.shape[1:], dtype=torch.float64, generator=generator)
+    return g, a.to(case.x.device, state)
 
 
 def outcome(function: Any, case: Case) -> Outcome:

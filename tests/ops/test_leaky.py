@@ -32,7 +32,7 @@ def evaluate(function, tensors, learn, **options):
     """The trace, and the gradients of a projection of it by argument."""
     given = {name: t.detach().requires_grad_(name in learn) for name, t in tensors.items()}
     trace = function(**given, **options)
-    g = torch.linspace(-2, 2, trace.numel(), dtype=trace.dtype).cos().view(trace.shape)
+    g = torch.linspace(-2, 2, trace.numel(), dtype=trace.dtype).cos().view(trace.shape).to(trace.device)
     leaves = [given[name] for name in learn]
     if not trace.requires_grad:  # the definition, of no steps
         return trace, g, {name: torch.zeros_like(given[name]) for name in learn}
@@ -40,10 +40,12 @@ def evaluate(function, tensors, learn, **options):
     return trace.detach(), g, dict(zip(learn, gradients, strict=True))
 
 
-def check(backend, tensors, floor=None, learn=("x", "decay", "gain", "v0"), ulps=4):
-    """Trace and gradients of one backend against the definition, and both against float64."""
+def check(backend, tensors, floor=None, learn=("x", "decay", "gain", "v0"), ulps=4, place=lambda tensor: tensor):
+    """Trace and gradients of one backend, where its tensors are placed, against the definition and float64."""
     with nk.backend(backend), backends.record() as ran:
-        trace, g, gradients = evaluate(nk.leaky_integrate, tensors, learn, floor=floor)
+        placed = {name: place(tensor) for name, tensor in tensors.items()}
+        trace, g, gradients = evaluate(nk.leaky_integrate, placed, learn, floor=floor)
+    trace, g, gradients = trace.cpu(), g.cpu(), {name: gradient.cpu() for name, gradient in gradients.items()}
     assert ran == [("leaky_integrate", backend)] * 2
     reference = evaluate(definitions.leaky_integrate, tensors, learn, floor=floor)
     identical(trace, reference[0], "trace")

@@ -108,7 +108,10 @@ def lif(
     rule, table = (_encoded if compiling else _cached)(
         numbers, reset, reset_at, floor, refractory, surrogate, detach_reset, residual, needs, learns
     )
-    table = None if table is None else table.to(device=x.device, dtype=compute_dtype(x))
+    if table is not None:
+        # A copy to a GPU makes the host wait, and no graph can hold it: one for each device.
+        moved = _moved if x.is_cuda and type(x) is Tensor and not (compiling or inside) else Tensor.to
+        table = moved(table, x.device, compute_dtype(x))
     arguments = (x, *tensors, v0, countdown, table, rule)
     if compiling:
         spikes, membrane, left, *_ = LIF.apply(*arguments, backends.INHERIT)
@@ -144,6 +147,8 @@ def _encoded(
     )  # fmt: skip
     return encode(rule), chosen.table
 
+
+_moved = lru_cache(maxsize=64)(Tensor.to)
 
 #: A training step asks for the same rule every time: checked and written once (typed, so that 1.0 does not pass for 1).
 _memory = lru_cache(maxsize=1024, typed=True)(_encoded)

@@ -1,6 +1,7 @@
 """`neurokernels.rsa_loss` and `neurokernels.cka`: two leaf ops, one table of backends."""
 
 import math
+from functools import cache
 from typing import Any
 
 import torch
@@ -32,10 +33,19 @@ def _waves(n: int, d: int) -> Tensor:
     return (12.9898 * torch.arange(1.0, n * d + 1, dtype=torch.float64).sqrt()).sin().view(n, d)
 
 
+@cache
+def _waves_there(n: int, d: int, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """`_waves` on a GPU: copied once, since a CUDA graph cannot hold a copy from the host."""
+    return _waves(n, d).to(device, dtype)
+
+
 def _responses(x: Any) -> Tensor:
     """Five neurons' responses to the images of x, in the dtype that it computes in."""
     shape, dtype = getattr(x, "shape", ()), str(getattr(getattr(x, "array", x), "dtype", ""))
-    return _waves(shape[-2] if len(shape) > 1 else 7, 5).to(torch.float64 if "float64" in dtype else torch.float32)
+    n, wide = shape[-2] if len(shape) > 1 else 7, torch.float64 if "float64" in dtype else torch.float32
+    if isinstance(x, Tensor) and x.is_cuda:
+        return _waves_there(n, 5, x.device, wide)
+    return _waves(n, 5).to(wide)
 
 
 def _call(function: Any) -> Any:
@@ -139,11 +149,15 @@ RSA_LOSS = Op(
 )  # fmt: skip
 
 
+def _more(v: Tensor) -> Tensor:
+    return _waves_there(3, v.shape[-1], v.device, v.dtype) if v.is_cuda else _waves(3, v.shape[-1]).to(v.dtype)
+
+
 def _views(x: Tensor, y: Tensor | None) -> tuple[Tensor, Tensor]:
     """Two views; of two or three images with three more, since the similarity of so few is 1 or not defined."""
     y = y if y is not None else (x.flip(-2) + x / 4).tanh() if x.ndim > 1 else x
     if isinstance(x, Tensor) and isinstance(y, Tensor) and x.ndim > 1 and 2 <= x.shape[-2] < 4:
-        x, y = (torch.cat([v, _waves(3, v.shape[-1]).to(v.dtype).expand(*v.shape[:-2], -1, -1)], -2) for v in (x, y))
+        x, y = (torch.cat([v, _more(v).expand(*v.shape[:-2], -1, -1)], -2) for v in (x, y))
     return x, y
 
 
