@@ -13,7 +13,7 @@ from neurokernels._core import backends
 from tests.contract.entries import OPS
 from tests.contract.harness import close, evaluate, run, same
 
-ONE_IF_SLOW = True
+THIN = True  # threads are those of our core
 ROOT = Path(__file__).parents[2]
 BLAS = 512  # units in the last place
 
