@@ -10,10 +10,9 @@ import torch
 
 import neurokernels as nk
 from neurokernels._core import backends
-from tests.contract.entries import OPS
 from tests.contract.harness import close, evaluate, run, same
 
-ONE_IF_SLOW = True
+THIN = True  # threads are those of our core
 ROOT = Path(__file__).parents[2]
 BLAS = 512  # units in the last place
 
@@ -75,9 +74,12 @@ def test_two_python_threads(op, threads):
     assert sorted(ran) == sorted([(op.name, name) for name in names] * ((1 + op.backward_kernels) * rounds))
 
 
-@pytest.mark.parametrize("backend", sorted({b for op in OPS for b in op.backends}))
+@pytest.mark.parametrize("backend", ["reference", "cpu"])
 def test_fork(backend):
-    """A child forked from a process that has used threads runs every op; an OpenMP region there would hang."""
+    """A child forked from a process that has used threads runs every op; an OpenMP region there would hang.
+
+    On backends of the CPU: no context of CUDA outlives a fork, and what stands for a GPU here has no threads.
+    """
     done = subprocess.run(
         [sys.executable, "-m", "tests.contract.forked", backend], cwd=ROOT, capture_output=True, text=True, timeout=300
     )
