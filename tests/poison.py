@@ -9,10 +9,14 @@ from torch.overrides import TorchFunctionMode
 
 
 @contextmanager
-def poisoned() -> Iterator[None]:
-    """Empty tensors are NaN, or the largest integer, within the block."""
+def poisoned(warn_only: bool = False) -> Iterator[None]:
+    """Empty tensors are NaN, or the largest integer, within the block.
+
+    Args:
+        warn_only: Whether torch only warns of its own algorithms that are not deterministic, as some of a GPU are.
+    """
     before = torch.are_deterministic_algorithms_enabled(), torch.utils.deterministic.fill_uninitialized_memory
-    torch.use_deterministic_algorithms(True)
+    torch.use_deterministic_algorithms(True, warn_only=warn_only)
     torch.utils.deterministic.fill_uninitialized_memory = True
     try:
         yield

@@ -93,7 +93,7 @@ def step(name, code, limit=30.0, part="lif", stage="check", **options):
 HANGS = """
 import signal, subprocess, sys, time
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
-subprocess.Popen([sys.executable, "-c", "import time, sys; time.sleep(8); open(sys.argv[1], 'w')", {path!r}])
+subprocess.Popen([sys.executable, "-c", "import time, sys; time.sleep(4); open(sys.argv[1], 'w')", {path!r}])
 print("waiting", flush=True)
 time.sleep(60)
 """
@@ -121,7 +121,7 @@ def test_what_goes_wrong_in_a_step_stays_in_it(tmp_path, monkeypatch):
     assert found["hangs"].reason == "not done in 1.5 s"
     assert "could not be started" in found["missing"].reason
     assert "waiting" in (tmp_path / "logs" / "hangs.log").read_text()
-    time.sleep(max(0.0, 10 - (time.monotonic() - start)))
+    time.sleep(max(0.0, 5.5 - (time.monotonic() - start)))
     assert not late.exists(), "what a step had started outlived it"
 
 

@@ -43,7 +43,7 @@ def test_all(): pass
 def tree(tmp_path):
     (tmp_path / "benchmarks").mkdir()
     (tmp_path / "tests").mkdir()
-    for name in ("conftest.py", "pyproject.toml", "benchmarks/conftest.py"):
+    for name in ("conftest.py", "pyproject.toml", "benchmarks/conftest.py", "benchmarks/where.py"):
         shutil.copy(ROOT / name, tmp_path / name)
     (tmp_path / "benchmarks" / "bench_toy.py").write_text(TOY)
     (tmp_path / "tests" / "test_toy.py").write_text(TESTS)
@@ -95,5 +95,5 @@ def test_the_benchmarks_are_among_them():
     listed = _pytest(ROOT, "--benchmark", "--collect-only").stdout
     for name in ("forward_backward[100x64x512-float32-atan]", "forward[32x64x65536-bfloat16]", "call_overhead"):
         assert f"benchmarks/bench_lif.py::bench_{name}" in listed
-    for name in ("eigh[vectors-8-float32]", "covariance[1500x2000-forward]", "regulariser_tax[784-2000-10]"):
+    for name in ("eigh[vectors-256-8-float32]", "covariance[1500x2000-forward]", "regulariser_tax[784-2000-10]"):
         assert f"benchmarks/bench_spectrum.py::bench_{name}" in listed

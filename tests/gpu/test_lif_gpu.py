@@ -7,6 +7,7 @@ import torch
 
 import neurokernels as nk
 from neurokernels._core import accuracy, backends
+from tests.gpu import coverage
 
 OPTIONS = [
     {"reset": reset, "detach_reset": detach, "floor": floor, "refractory": refractory, "surrogate": chosen}
@@ -29,13 +30,22 @@ def run(backend, device, x, g, **options):
     return [t.detach().cpu() for t in (out.spikes, out.membrane, *grads)]
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16, torch.float64], ids=str)
-@pytest.mark.parametrize("options", OPTIONS, ids=str)
-def test_triton_agrees_with_the_definition(options, dtype):
+DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
+#: Each option of Triton, which compiles for every one of them, in one dtype; of CUDA in all.
+AGREEMENT = [
+    (backend, options, dtype)
+    for backend in coverage.of("lif")
+    for i, options in enumerate(OPTIONS)
+    for dtype in (DTYPES if backend == "cuda" else (DTYPES[i % 7 % 4],))
+]
+
+
+@pytest.mark.parametrize(("backend", "options", "dtype"), AGREEMENT, ids=str)
+def test_agrees_with_the_definition(backend, options, dtype):
     generator = torch.Generator().manual_seed(3)
     x = torch.randn(37, 3, 1000, generator=generator).to(dtype)
     g = torch.randn(37, 3, 1000, generator=generator).to(dtype)
-    spikes, membrane, dx, ddecay = run("triton", "cuda", x, g, **options)
+    spikes, membrane, dx, ddecay = run(backend, "cuda", x, g, **options)
     expected = run("reference", "cpu", x, g, **options)
     assert torch.equal(spikes, expected[0])
     assert torch.equal(membrane, expected[1])
@@ -43,10 +53,12 @@ def test_triton_agrees_with_the_definition(options, dtype):
         accuracy.check(value, reference, reference, ulps=64, name=name)
 
 
-def test_auto_picks_triton():
+def test_auto_picks_by_size():
+    """CUDA has many steps of a small layer under way; a large one is Triton's."""
     with backends.record() as ran:
         nk.lif(torch.randn(5, 7, device="cuda"), decay=0.9)
-    assert ran == [("lif", "triton")]
+        nk.lif(torch.randn(5, 2**20, device="cuda"), decay=0.9)
+    assert ran == [("lif", "cuda"), ("lif", "triton")]
 
 
 def test_side_stream_and_graph():

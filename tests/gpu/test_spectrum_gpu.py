@@ -7,6 +7,7 @@ import neurokernels as nk
 from neurokernels._core import accuracy, backends
 from neurokernels._core.covariance_triton import centred, covariance_backward, covariance_forward, rank_update
 from neurokernels.ops.spectrum import triton
+from tests.gpu import coverage
 
 DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16]
 SHAPES = [(100, 200, 32), (1500, 2000), (4096, 128), (7, 501, 333), (70000, 3, 5), (3, 1)]
@@ -20,14 +21,6 @@ def plainly(x, dtype, correction=1.0):
 
 def compute(dtype):
     return torch.promote_types(dtype, torch.float32)
-
-
-@pytest.fixture(autouse=True)
-def _precision():
-    before = torch.backends.cuda.matmul.fp32_precision
-    torch.backends.cuda.matmul.fp32_precision = "ieee"
-    yield
-    torch.backends.cuda.matmul.fp32_precision = before
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
@@ -90,18 +83,27 @@ def check(a, values, vectors):
     assert ((values - exact).abs().amax(-1) < 4 * unit * norm).all()
 
 
+@pytest.fixture(params=coverage.of("eigh"))
+def backend(request):
+    with nk.backend(request.param):
+        yield request.param
+
+
 @pytest.mark.parametrize("dtype", DTYPES[:2], ids=str)
 @pytest.mark.parametrize("size", [1, 2, 3, 5, 8, 16, 20, 32, 33, 64, 100, 128])
-def test_eigh(size, dtype):
-    if dtype == torch.float64 and size > 64:
-        with nk.backend("triton"), pytest.raises(backends.BackendError, match="up to D = 64"):
-            nk.eigh(symmetric(1, size, dtype))
-        return
+def test_eigh(size, dtype, backend):
     a = symmetric(257, size, dtype)
+    refused = {row.name: row.why_not(a) for row in backends.rows("eigh")}[backend]
+    if refused:
+        assert (backend, dtype) == ("triton", torch.float64)
+        assert size > 64
+        with pytest.raises(backends.BackendError, match="up to D = 64"):
+            nk.eigh(a)
+        return
     with backends.record() as ran:
         values, vectors = nk.eigh(a)
         alone = nk.eigvalsh(a)
-    assert ran == [("eigh", "triton")] * 2
+    assert ran == [("eigh", backend)] * 2
     check(a, values, vectors)
     # Without vectors a kernel is compiled anew, and its sums may be contracted in another way.
     accuracy.check(alone, values, values, ulps=4 * size, name="values")
@@ -111,7 +113,7 @@ def test_eigh(size, dtype):
     check(clusters, *nk.eigh(clusters))
 
 
-def test_not_finite():
+def test_not_finite(backend):
     a = symmetric(100, 7, torch.float32)
     vectors = nk.eigh(a)[1]
     a[31, 4, 2] = torch.nan
