@@ -8,16 +8,12 @@ import numpy as np
 import pytest
 import torch
 
-from tests import emulator
-
 ROOT = Path(__file__).parent
 BACKENDS = ("reference", "cpu", "triton", "cuda")
 
-# Triton reads this when it is imported: without a GPU its kernels then run on the CPU, one program at a time. Those of
-# CUDA are emulated there.
+# Triton reads this when it is imported: without a GPU its kernels then run on the CPU, one program at a time.
 if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")
-    emulator.install()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

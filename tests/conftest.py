@@ -1,4 +1,4 @@
-"""Hypothesis profiles, and a Triton interpreter that takes half the time.
+"""Hypothesis profiles, CUDA kernels that are emulated without a GPU, and a Triton interpreter that takes half the time.
 
 The same examples are drawn every time; ``--hypothesis-profile=long`` looks for new ones, forty times as many.
 """
@@ -8,7 +8,10 @@ import os
 from functools import cache
 from typing import Any
 
+import torch
 from hypothesis import HealthCheck, settings
+
+from tests import emulator
 
 _SLOW = [HealthCheck.too_slow, HealthCheck.function_scoped_fixture, HealthCheck.differing_executors]
 settings.register_profile(
@@ -39,6 +42,9 @@ def _remember_builtins() -> None:
         builtins(package)
     interpreter._patch_builtin = patch
 
+
+if not torch.cuda.is_available():
+    emulator.install()
 
 if os.environ.get("TRITON_INTERPRET") == "1":
     _remember_builtins()
