@@ -4,8 +4,9 @@ import pytest
 import torch
 
 import neurokernels as nk
-from neurokernels._core import backends
+from neurokernels._core import backends, cuda
 from tests.contract.harness import forced, leaves, run, same
+from tests.emulator import switched_on
 
 
 def test_refusal(op, bad):
@@ -34,17 +35,18 @@ def test_unknown_argument(op):
 def test_forced_backend_that_cannot_run(op):
     """It raises with the reason, which is the one of `explain`; no other backend steps in."""
     sample = op.samples[0]
-    refused = {row.name: row.why_not(torch.empty(0)) for row in backends.rows(op.name)}
-    refused["cuda"] = refused.get("cuda", "no such kernel")
-    assert any(refused.values())
-    for name, reason in refused.items():
-        if reason is None:
-            continue
-        message = f"^{op.name}: backend '{name}' was asked for and"
-        with nk.backend(name), backends.record() as ran, pytest.raises(nk.BackendError, match=message) as caught:
-            op.call(**sample.tensors(), **sample.options)
-        assert reason in str(caught.value)
-        assert ran == []
+    with switched_on(cuda.CupyDriver()):  # which takes no tensors of the CPU; the emulation does
+        refused = {row.name: row.why_not(torch.empty(0)) for row in backends.rows(op.name)}
+        refused["cuda"] = refused.get("cuda", "no such kernel")
+        assert any(refused.values())
+        for name, reason in refused.items():
+            if reason is None:
+                continue
+            message = f"^{op.name}: backend '{name}' was asked for and"
+            with nk.backend(name), backends.record() as ran, pytest.raises(nk.BackendError, match=message) as caught:
+                op.call(**sample.tensors(), **sample.options)
+            assert reason in str(caught.value)
+            assert ran == []
 
 
 def test_unknown_backend(op):
