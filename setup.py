@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from setuptools import Extension, setup
@@ -58,9 +59,9 @@ class BuildCore(build_ext):
         self.library = self.package / f"_native{SUFFIX}"
         for folder in (self.work, self.package):
             folder.mkdir(parents=True, exist_ok=True)
-        # First what takes less time: a build that is stopped half-way leaves it.
-        reasons = {"cuda": self.attempt(self.build_cuda)}
-        reasons = {"native": self.attempt(self.build_native)} | reasons
+        with ThreadPoolExecutor() as pool:  # neither has work for many cores to its end
+            cuda = pool.submit(self.attempt, self.build_cuda)
+            reasons = {"native": self.attempt(self.build_native), "cuda": cuda.result()}
         if reasons["native"]:
             self.library.unlink(missing_ok=True)
         (self.package / "_build.json").write_text(json.dumps(reasons, indent=1) + "\n")

@@ -394,7 +394,7 @@ def test_without_a_gpu_it_says_so():
 
 def test_the_plan_is_printed_without_a_gpu():
     done = subprocess.run([sys.executable, TOOL, "--plan", "--part", "lif"], capture_output=True, text=True, timeout=60)
-    assert (done.returncode, done.stdout.splitlines()[-1]) == (0, "at most  380 s in all")
+    assert (done.returncode, done.stdout.splitlines()[-1]) == (0, "at most  360 s in all")
     bad = subprocess.run([sys.executable, TOOL, "--stage", "chek"], capture_output=True, text=True, timeout=60)
     assert (bad.returncode, bad.stdout) == (2, "gpu-proof: --stage must be out of check, sanitize, bench; got 'chek'\n")
 

@@ -130,7 +130,7 @@ def _environment(options: Options) -> str:
     except (OSError, json.JSONDecodeError):
         return "no report"
     routes = [f"{name} {'runs' if route['ok'] else 'DOES NOT RUN'}" for name, route in report["routes"].items()]
-    absent = [name.split(".")[0] for name, peer in report["peers"].items() if not peer["ok"]]
+    absent = [name.split(".")[0] for name, peer in report["peers"].items() if not peer["ok"] and " " not in name]
     packages = ", ".join(f"{n} {report['packages'].get(n)}" for n in ("torch", "triton", "cupy-cuda13x"))
     return "; ".join([", ".join(routes), packages, *([f"without {', '.join(absent)}"] if absent else [])])
 
