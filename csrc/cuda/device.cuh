@@ -112,6 +112,25 @@ __device__ __forceinline__ float reciprocal(float a) {
   return b;
 }
 
+/// 1 / a and 1 / sqrt(a) to half of the digits: within 2^-21 and 2^-38. No branches: only for normal numbers with normal results.
+__device__ __forceinline__ float half_reciprocal(float a) { return reciprocal(a); }
+__device__ __forceinline__ float half_reciprocal_root(float a) {
+  float b;
+  asm("rsqrt.approx.ftz.f32 %0, %1;" : "=f"(b) : "f"(a));
+  return b;
+}
+// Of the hardware's estimates some 20 bits are right.
+__device__ __forceinline__ double half_reciprocal(double a) {
+  double b;
+  asm("rcp.approx.ftz.f64 %0, %1;" : "=d"(b) : "d"(a));
+  return fma(fma(-a, b, 1.0), b, b);
+}
+__device__ __forceinline__ double half_reciprocal_root(double a) {
+  double b;
+  asm("rsqrt.approx.ftz.f64 %0, %1;" : "=d"(b) : "d"(a));
+  return fma(fma(-a * b, b, 1.0), 0.5 * b, b);
+}
+
 /// d += a b of matrices [16, 8] and [8, 8] that a warp holds. With g = lane / 4 and t = lane % 4, `a` is (g, t), (g + 8, t), (g, t + 4),
 /// (g + 8, t + 4); `b` is (t, g), (t + 4, g); `d` is (g, 2t), (g, 2t + 1), (g + 8, 2t), (g + 8, 2t + 1). Of a factor the upper 19 bits
 /// count (TF32); sums are float, truncated. All lanes must be there; volatile, or it might be moved to where they are not.

@@ -46,25 +46,39 @@ struct Real<double> {
   }
 };
 
+/// Squares of cosines, times 4: above `turns` a pair is turned, and above `stays` another sweep follows. The last sweep, which finds no
+/// pair above the larger one (their order no longer matters), so brings the columns as close as rounding allows.
+template <class T>
+struct Tolerance {
+  T turns, stays;
+};
+
 /// What becomes of a column, own * w + other * partner, and its squared norm.
 template <class T>
 struct Turn {
   T own, other, norm;
-  bool moves;
+  bool moves, far;
 };
 
-/// The rotation that makes two columns orthogonal, the longer one first. Both partners find the same angle. `tolerance` is the square of
-/// the cosine below which they count as orthogonal, times 4. The cosine is 1 - u, rounded once: errors of cos^2 + sin^2 add up in norms.
+/// The rotation that makes two columns orthogonal, the longer one first; none unless the matrix is `live`. Both partners find the same
+/// angle.
+///
+/// The round waits for it, so it is a chain without branches, roots and divisions. Half of a tangent's digits suffice: what is left of the
+/// inner product is the next sweep's. But cos^2 + sin^2 must be 1, or norms drift: the cosine is 1 - u, and of an estimate of u one step
+/// of Newton's for (1 - u)^2 (1 + tan^2) = 1 leaves rounding only.
 template <class T>
-__device__ __forceinline__ Turn<T> turn(T norm, T other, T dot, bool first, T tolerance) {
-  const T gap = other - norm, twice = 2 * dot;
-  const bool rotates = twice * twice > tolerance * norm * other, swaps = first ? gap > 0 : gap < 0;
-  T tangent = twice / (rotates ? fabs(gap) + sqrt(fma(gap, gap, twice * twice)) : T(1));
+__device__ __forceinline__ Turn<T> turn(T norm, T other, T dot, bool first, bool live, Tolerance<T> tolerance) {
+  const T gap = other - norm, twice = 2 * dot, cross = twice * twice, product = norm * other;
+  const bool rotates = live && cross > tolerance.turns * product, swaps = live && (first ? gap > 0 : gap < 0);
+  const T distance = fma(gap, gap, cross);
+  T tangent = twice * half_reciprocal(fma(distance, half_reciprocal_root(distance), fabs(gap)));
   tangent = gap < 0 || (gap == 0 && !first) ? -tangent : tangent;
   tangent = rotates ? tangent : T(0);
-  const T square = tangent * tangent, h = sqrt(1 + square), u = square / (h + h * h);
-  const T cosine = 1 - u, sine = tangent - tangent * u, change = tangent * dot;
-  return {swaps ? sine : cosine, swaps ? cosine : -sine, swaps ? other + change : norm - change, rotates || swaps};
+  const T square = tangent * tangent, estimate = half_reciprocal_root(1 + square), near = 1 - estimate;
+  const T both = fma(-near, near, 2 * near), u = fma(fma(-both, square, square - both), T(0.5) * estimate, near);
+  const T cosine = 1 - u, sine = fma(-tangent, u, tangent), change = tangent * dot;
+  const bool far = live && cross > tolerance.stays * product;
+  return {swaps ? sine : cosine, swaps ? cosine : -sine, swaps ? other + change : norm - change, rotates || swaps, far};
 }
 
 /// GROUPS columns of each lane, ROWS rows of them; PARTS warps hold a matrix, or one holds 32 / SIZE of them. With REFETCH a partner's
@@ -117,6 +131,12 @@ struct Solver {
     NK_UNROLL
     for (int bit = 1; bit < kLanes; bit *= 2) all += __shfl_xor_sync(kAll, all, bit);
     return all;
+  }
+
+  /// Whether it is so in a lane of the same matrix; all parts say the same.
+  __device__ __forceinline__ static bool across_lanes(bool x) {
+    const unsigned group = kLanes == 32 ? kAll : ((1u << kLanes % 32) - 1) << lane() / kLanes * kLanes;
+    return (__ballot_sync(kAll, x) & group) != 0;
   }
 
   /// Several sums side by side: one would be a chain.
@@ -182,9 +202,9 @@ struct Solver {
     return little + min(largest(low), norm());
   }
 
-  /// Column j meets column j ^ (r + 32 GROUP). Returns whether one of this warp's moves.
+  /// Column j meets column j ^ (r + 32 GROUP). Returns whether one of this lane's asks for another sweep.
   template <int GROUP>
-  __device__ __forceinline__ bool meet(int r, T tolerance) {
+  __device__ __forceinline__ bool meet(int r, bool live, Tolerance<T> tolerance) {
     T others[REFETCH ? 1 : GROUPS][ROWS], dots[GROUPS];
     NK_UNROLL
     for (int k = 0; k < GROUPS; ++k) {
@@ -194,7 +214,7 @@ struct Solver {
       if (PARTS > 1) leave(k, dots[k]);
     }
     if (PARTS > 1) __syncthreads();
-    bool moved = false;
+    bool far = false;
     NK_UNROLL
     for (int k = 0; k < GROUPS; ++k) {
       if (k > (k ^ GROUP)) continue;  // its partner has turned it
@@ -206,11 +226,10 @@ struct Solver {
         const int mine = side ? k ^ GROUP : k;
         const bool first = GROUP ? side == 0 : lane() < (lane() ^ r);
         const T dot = PARTS > 1 ? left_for(mine) : dots[mine];
-        turns[side] = turn(norms[mine], __shfl_xor_sync(kAll, norms[mine ^ GROUP], r), dot, first, tolerance);
-        moves |= turns[side].moves;
+        turns[side] = turn(norms[mine], __shfl_xor_sync(kAll, norms[mine ^ GROUP], r), dot, first, live, tolerance);
+        moves |= turns[side].moves, far |= turns[side].far;
       }
       if (!__any_sync(kAll, moves)) continue;
-      moved = true;
       NK_UNROLL
       for (int i = 0; i < ROWS; ++i) {
         T fresh[kSides];
@@ -227,16 +246,16 @@ struct Solver {
       for (int side = 0; side < kSides; ++side) norms[side ? k ^ GROUP : k] = turns[side].norm;
     }
     phase ^= 1;
-    return moved;
+    return far;
   }
 
   template <int GROUP>
-  __device__ __forceinline__ bool rounds(T tolerance) {
-    bool moved = false;
+  __device__ __forceinline__ bool rounds(bool live, Tolerance<T> tolerance) {
+    bool far = false;
     NK_ROLLED
-    for (int r = GROUP ? 0 : 1; r < kLanes; ++r) moved |= meet<GROUP>(r, tolerance);
-    if constexpr (GROUP + 1 < GROUPS) moved |= rounds<GROUP + 1>(tolerance);
-    return moved;
+    for (int r = GROUP ? 0 : 1; r < kLanes; ++r) far |= meet<GROUP>(r, live, tolerance);
+    if constexpr (GROUP + 1 < GROUPS) far |= rounds<GROUP + 1>(live, tolerance);
+    return far;
   }
 
   __device__ __forceinline__ void run(const Eigh& p, unsigned char* memory) {
@@ -285,11 +304,11 @@ struct Solver {
     T* const waiting = sums + 2 * PARTS * GROUPS * 32;
     if (spoilt) up = Real<T>::infinity() - Real<T>::infinity();
     if (PARTS > 1 && threadIdx.x == 0) waiting[0] = s, waiting[1] = up;
-    const T limit = Real<T>::kEps * (1 + T(SIZE) / 16), tolerance = 4 * limit * limit;
-    bool moved = true;
-    for (int done = 0; done < p.sweeps && moved; ++done) {
+    const T turns = Real<T>::kEps, stays = turns * (1 + T(SIZE) / 16);
+    bool live = true;  // others in the warp may take longer, and a matrix that is done leaves them its bits
+    for (int done = 0; done < p.sweeps && (kLanes == 32 ? live : __any_sync(kAll, live)); ++done) {
       fresh_norms();  // rotations update them
-      moved = rounds<0>(tolerance);
+      live = across_lanes(rounds<0>(live, {4 * turns * turns, 4 * stays * stays}));
     }
     fresh_norms();
     const T lift = PARTS > 1 ? waiting[0] : s, back = PARTS > 1 ? waiting[1] : up;

@@ -332,6 +332,11 @@ inline void wait() {
 
 inline float smaller(float a, float b) { return a < b || std::isnan(a) ? a : b; }
 inline float reciprocal(float a) { return 1 / a; }
+// As wrong as they may be, the one above and the other below.
+inline float half_reciprocal(float a) { return 1 / a * (1 + 0x1p-21f); }
+inline float half_reciprocal_root(float a) { return 1 / std::sqrt(a) * (1 - 0x1p-21f); }
+inline double half_reciprocal(double a) { return 1 / a * (1 + 0x1p-38); }
+inline double half_reciprocal_root(double a) { return 1 / std::sqrt(a) * (1 - 0x1p-38); }
 inline float larger(float a, float b) { return a > b || std::isnan(a) ? a : b; }
 
 // Matrices in the registers of a warp. As on the hardware, the lower 13 bits of a float factor are ignored, and sums are truncated.
