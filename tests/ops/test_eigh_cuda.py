@@ -14,8 +14,11 @@ from tests.emulator import EmulatedDriver, switched_on
 from tests.ops.matrices import assert_conforms, symmetric, zoo
 
 dtypes = pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
-#: The largest kernels take a second a matrix: they are given what is hardest.
-HARD = ("Wilkinson", "cluster", "graded", "repeated", "zero", "identity", "rank")
+#: The largest kernels take a second a matrix: they are given what came closest to the bounds in the whole zoo.
+HARD = (
+    "no diagonal", "two clusters", "arrow", "covariance", "evenly spaced", "nearly identity", "geometric, both signs",
+    "Wilkinson", "zero",
+)  # fmt: skip
 
 
 def solved(a, **options):
@@ -37,15 +40,19 @@ def test_conforms(dtype, n):
         assert torch.equal(nk.eigvalsh(a), values)
 
 
-@pytest.mark.parametrize("n", [33, 64, 100])
-@dtypes
-def test_blocks_conform(dtype, n):
+@pytest.mark.parametrize(
+    ("dtype", "n", "kinds"),
+    [
+        (torch.float32, 33, 4), (torch.float32, 64, 9), (torch.float32, 65, 2), (torch.float32, 100, 1),
+        (torch.float64, 33, 4), (torch.float64, 64, 5), (torch.float64, 65, 1),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_blocks_conform(dtype, n, kinds):
     names, a = zoo(n, dtype)
-    keep = [names.index(next(name for name in names if word.lower() in name.lower())) for word in HARD
-            if any(word.lower() in name.lower() for name in names)][: 4 if n < 65 else 2]  # fmt: skip
-    assert len(keep) >= 2
+    keep = [names.index(name) for name in HARD[:kinds]]
     values, vectors = solved(a[keep])
-    assert_conforms([names[i] for i in keep], a[keep], values, vectors)
+    assert_conforms(list(HARD[:kinds]), a[keep], values, vectors)
 
 
 @pytest.mark.parametrize("n", [8, 32, 33])
@@ -61,11 +68,17 @@ def test_every_order_of_threads(dtype, n):
         assert torch.equal(vectors, found[0][1])
 
 
-@pytest.mark.parametrize("n", [3, 8, 12, 20])
+def neighbours(n, dtype):
+    """The zoo, and again from its end: where two matrices share a warp, each of them has two neighbours."""
+    a = zoo(n, dtype)[1]
+    return torch.cat([a, a.flip(0)])
+
+
+@pytest.mark.parametrize("n", [3, 8, 16, 20])
 @dtypes
 def test_neighbours_leave_no_trace(dtype, n):
     """A matrix gives the same bits alone, and beside others in the same warp that converge later."""
-    a = zoo(n, dtype)[1][::7]
+    a = neighbours(n, dtype)[:: 1 if n == 16 else 7]
     values, vectors = solved(a)
     for i in range(len(a)):
         alone = solved(a[i])
@@ -136,10 +149,13 @@ def test_spectra():
 
 
 MUTANTS = {
-    "columns that are not sorted": ("swaps = first ? gap > 0 : gap < 0", "swaps = false", "repeats"),
+    "columns that are not sorted": ("(first ? gap > 0 : gap < 0)", "false", "repeats"),
     "a shift that is left in": ("(sqrt(norms[k]) - lift)", "sqrt(norms[k])", "values"),
     "a barrier that is missing": ("if (PARTS > 1) __syncthreads();", "", "orders"),
-    "half of the rounds": ("r < kLanes; ++r) moved |= meet", "r < kLanes / 2; ++r) moved |= meet", "values"),
+    "half of the rounds": ("r < kLanes; ++r) far |= meet", "r < kLanes / 2; ++r) far |= meet", "values"),
+    "pairs that are left as they are": ("cross > tolerance.turns", "cross > tolerance.stays", "limits"),
+    "a cosine of half of the digits": ("T(0.5) * estimate, near)", "T(0), near)", "values"),
+    "a matrix that goes on beside another": ("rounds<0>(live,", "rounds<0>(true,", "neighbours"),
 }
 
 
@@ -153,22 +169,31 @@ def test_mutants(name, tmp_path, monkeypatch):
     assert old in header.read_text()
     header.write_text(header.read_text().replace(old, new))
     source = folder / "mutant.cu"
-    kernels = [
-        line for line in (folder / "eigh.cu").read_text().splitlines() if not line.startswith("NK_EIGH(eigh_f64")
-    ]
+    n = {"orders": 40, "limits": 65, "neighbours": 16}.get(seen_by, 32)
+    kernel = f"NK_EIGH(eigh_f32_{1 << (n - 1).bit_length()},"
+    lines = (folder / "eigh.cu").read_text().splitlines()
+    kernels = [line for line in lines if not line.startswith("NK_EIGH(") or line.startswith(kernel)]
+    assert len(kernels) < len(lines)
     source.write_text("\n".join(kernels))
     monkeypatch.setattr(emulator, "BUILT", tmp_path)
     monkeypatch.setattr(emulator, "INCLUDED", tmp_path / "csrc")
     launch = solver.cuda.launch
     monkeypatch.setattr(solver.cuda, "launch", lambda _, *rest: launch("mutant", *rest))
     with switched_on(EmulatedDriver("reverse" if seen_by == "orders" else "forward", folder=folder)):
-        n = 40 if seen_by == "orders" else 32
         a = symmetric(n, torch.Generator().manual_seed(0)).float()[None]
+        if seen_by == "neighbours":
+            matrices = neighbours(n, torch.float32)
+            alone = torch.stack([solved(one)[1] for one in matrices])
+            with pytest.raises(AssertionError):
+                assert torch.equal(solved(matrices)[1], alone)
+            return
+        if seen_by == "limits":
+            names, every = zoo(n, torch.float32)
+            a = every[names.index(HARD[0])][None]
         if seen_by == "repeats":  # sweeps run out where clusters are not sorted
-            monkeypatch.setattr(solver, "SWEEPS", 7)
             q = torch.linalg.eigh(a.double()).eigenvectors
             a = ((q * torch.tensor([1.0, -1.0]).double().repeat(n // 2)) @ q.mT).float()
-            values, vectors = solver.small_eigh(a, sweeps=7)
+            values, vectors = solver.small_eigh(a, sweeps=9)
         else:
             values, vectors = solved(a)
         with pytest.raises(AssertionError):
