@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from neurokernels import cli, data
-from neurokernels._core import accuracy
+from neurokernels._core import accuracy, cuda
 from neurokernels.bench.clocks import torch_threads
 from neurokernels.encoders import Events, poisson_events
 from neurokernels.trainers.run import RunFolder
@@ -28,6 +28,7 @@ from neurokernels.trainers.spiking.settings import Settings
 from neurokernels.trainers.spiking.timing import race_networks
 from neurokernels.trainers.spiking.traces import watch
 from neurokernels.trainers.spiking.trainer import Learner, initial, train
+from tests import emulator
 
 TINY = ["--data", "digits", "--hidden", "16", "--steps", "20", "--batch", "64", "--device", "cpu"]
 
@@ -329,7 +330,6 @@ def test_presets_give_way_to_what_is_asked_for():
         ("--seeds -1", "--seeds must be different numbers from 0 on, got -1"),
         ("--device tpu9", "--device tpu9 cannot be used: "),
         ("--backend fpga", "--backend must be one of auto, reference, cpu, triton, cuda, got 'fpga'"),
-        ("--backend cuda", "backend 'cuda' was asked for"),
     ],
 )
 def test_settings_that_cannot_be_are_refused(
@@ -338,6 +338,16 @@ def test_settings_that_cannot_be_are_refused(
     monkeypatch.chdir(tmp_path)
     assert run(*arguments.split()) == 2
     assert says in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_backend_that_cannot_run_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.chdir(tmp_path)
+    with emulator.switched_on(cuda.CupyDriver()):  # which takes no tensors of the CPU; the emulation does
+        assert run("--backend", "cuda") == 2
+    assert "backend 'cuda' was asked for" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
 
 
