@@ -72,14 +72,12 @@ def _detached(call: contenders.Trained) -> contenders.Trained:
     return lambda x, y, reg: call(x.detach(), y.detach(), reg)
 
 
-def _text(shape: Sequence[int]) -> str:
-    return "x".join(map(str, shape))
-
-
 # The loss -----------------------------------------------------------------------------------------------------------
 
 
-MARKED = [pytest.param(shape, marks=[pytest.mark.proof] * (shape[1] in GPU_GOALS), id=_text(shape)) for shape in SHAPES]
+MARKED = [
+    pytest.param(shape, marks=[pytest.mark.proof] * (shape[1] in GPU_GOALS), id=where.text(shape)) for shape in SHAPES
+]
 
 
 @pytest.mark.parametrize("shape", MARKED)
@@ -100,18 +98,18 @@ def bench_dcca_loss(race: Callable[..., Any], shape: tuple[int, int]) -> None:
     goals += [at_most(mine, "gradient error", 1e-5), at_most(quick, "gradient error", 1e-2)]
     goals += [within(mine, limit)] if limit else []
     race(
-        f"dcca_loss nuclear with gradient float32 {_text(shape)}",
+        f"dcca_loss nuclear with gradient float32 {where.text(shape)}",
         [*_losses(truth), *(_row(truth, name, call, 1e-1, 1e-1) for name, call in theirs.items())],
         op="dcca",
         inputs=(x, y),
         goals=goals,
-        params={"mode": "nuclear, with gradient", "dtype": "float32", "shape": _text(shape)},
+        params={"mode": "nuclear, with gradient", "dtype": "float32", "shape": where.text(shape)},
         clock=where.CLOCK,
         nbytes=2 * (x.nbytes + y.nbytes) if where.GPU else None,
     )
 
 
-@pytest.mark.parametrize("shape", [(128, 10), (1024, 256)], ids=_text)
+@pytest.mark.parametrize("shape", [(128, 10), (1024, 256)], ids=where.text)
 def bench_dcca_squares(race: Callable[..., Any], shape: tuple[int, int]) -> None:
     """The sum of squared correlations, which is what cca-zoo computes."""
     x, y = _views(*shape)
@@ -123,15 +121,15 @@ def bench_dcca_squares(race: Callable[..., Any], shape: tuple[int, int]) -> None
     except ImportError as error:
         peer = Absent("cca-zoo", f"it cannot be imported: {error}", package="cca-zoo")
     race(
-        f"dcca_loss fro2 with gradient float32 {_text(shape)}",
+        f"dcca_loss fro2 with gradient float32 {where.text(shape)}",
         [*rows, peer],
         op="dcca",
         inputs=(x, y),
-        params={"mode": "fro2, with gradient", "dtype": "float32", "shape": _text(shape)},
+        params={"mode": "fro2, with gradient", "dtype": "float32", "shape": where.text(shape)},
     )
 
 
-@pytest.mark.parametrize("shape", [(64, 128, 10), (256, 64, 16), (16, 256, 64)], ids=_text)
+@pytest.mark.parametrize("shape", [(64, 128, 10), (256, 64, 16), (16, 256, 64)], ids=where.text)
 def bench_dcca_batched(race: Callable[..., Any], shape: tuple[int, int, int]) -> None:
     """Many losses at once, against a loop and against the naive loss under vmap."""
     x, y = _views(*shape[1:], shape[0])
@@ -155,16 +153,16 @@ def bench_dcca_batched(race: Callable[..., Any], shape: tuple[int, int, int]) ->
         return f"relative errors {', '.join(wrong)}" if wrong else None
 
     race(
-        f"dcca_loss of {_text(shape)} with gradient float32",
+        f"dcca_loss of {where.text(shape)} with gradient float32",
         [*where.ours("dcca", x, ours), Row("naive, a loop", each), Row("naive, vmap", mapped)],
         op="dcca",
         inputs=(x, y),
         gate=gate,
-        params={"mode": "nuclear, many", "dtype": "float32", "shape": _text(shape)},
+        params={"mode": "nuclear, many", "dtype": "float32", "shape": where.text(shape)},
     )
 
 
-@pytest.mark.parametrize("shape", [(128, 10), (1024, 256)], ids=_text)
+@pytest.mark.parametrize("shape", [(128, 10), (1024, 256)], ids=where.text)
 def bench_canonical_correlations(race: Callable[..., Any], shape: tuple[int, int]) -> None:
     """The correlations themselves, without gradients, as one reports them."""
     x, y = (v.detach() for v in _views(*shape))
@@ -173,7 +171,7 @@ def bench_canonical_correlations(race: Callable[..., Any], shape: tuple[int, int
         return (torch.linalg.svdvals(contenders._coherence(x, y, REG)),)
 
     race(
-        f"canonical_correlations float32 {_text(shape)}",
+        f"canonical_correlations float32 {where.text(shape)}",
         [
             *where.ours("dcca", x, lambda x, y: (nk.canonical_correlations(x, y, reg=REG),)),
             Row("eigh + SVD", plain),
@@ -181,7 +179,7 @@ def bench_canonical_correlations(race: Callable[..., Any], shape: tuple[int, int
         op="canonical_correlations",
         inputs=(x, y),
         gate=PlainLevel(plain, x, y, ulps=64),
-        params={"mode": "values", "dtype": "float32", "shape": _text(shape)},
+        params={"mode": "values", "dtype": "float32", "shape": where.text(shape)},
     )
 
 
@@ -198,7 +196,7 @@ def _trained(call: Callable[..., Tensor]) -> Call:
 
 @pytest.mark.proof
 @pytest.mark.parametrize("method", ["zca", "cholesky"])
-@pytest.mark.parametrize("shape", [(64, 256, 32), (1024, 128), (1024, 256)], ids=_text)
+@pytest.mark.parametrize("shape", [(64, 256, 32), (1024, 128), (1024, 256)], ids=where.text)
 def bench_whiten(race: Callable[..., Any], shape: tuple[int, ...], method: str) -> None:
     shape = (*where.small(shape[:-2]), 24, 6) if where.REHEARSAL else shape
     generator = torch.Generator().manual_seed(0)
@@ -206,7 +204,7 @@ def bench_whiten(race: Callable[..., Any], shape: tuple[int, ...], method: str) 
     x, g = x.to(DEVICE).requires_grad_(), torch.randn(shape, generator=generator).to(DEVICE)
     plain = _trained(partial(contenders.whitened if method == "zca" else contenders.decorrelated, eps=EPS))
     race(
-        f"whiten {method} with gradient float32 {_text(shape)}",
+        f"whiten {method} with gradient float32 {where.text(shape)}",
         [
             *where.ours("whiten", x, _trained(partial(nk.whiten, method=method, eps=EPS))),
             Row("plain, eigh" if method == "zca" else "plain, Cholesky", plain),
@@ -214,7 +212,7 @@ def bench_whiten(race: Callable[..., Any], shape: tuple[int, ...], method: str) 
         op="whiten",
         inputs=(x, g),
         gate=PlainLevel(plain, x, g, ulps=64),
-        params={"mode": f"{method}, with gradient", "dtype": "float32", "shape": _text(shape)},
+        params={"mode": f"{method}, with gradient", "dtype": "float32", "shape": where.text(shape)},
     )
 
 
@@ -222,7 +220,7 @@ def bench_whiten(race: Callable[..., Any], shape: tuple[int, ...], method: str) 
 
 
 @pytest.mark.parametrize("loss", ["vicreg", "barlow_twins"])
-@pytest.mark.parametrize("shape", [(256, 64), (1024, 512)], ids=_text)
+@pytest.mark.parametrize("shape", [(256, 64), (1024, 512)], ids=where.text)
 def bench_redundancy(race: Callable[..., Any], shape: tuple[int, int], loss: str) -> None:
     x, y = _views(*shape)
     ours, plain = getattr(nk, f"{loss}_loss"), getattr(contenders, loss)
@@ -233,7 +231,7 @@ def bench_redundancy(race: Callable[..., Any], shape: tuple[int, int], loss: str
 
     torch.compiler.reset()
     race(
-        f"{loss}_loss with gradient float32 {_text(shape)}",
+        f"{loss}_loss with gradient float32 {where.text(shape)}",
         [
             *where.ours("covariance", x, partial(run, ours)),
             Row("plain", partial(run, plain)),
@@ -242,5 +240,5 @@ def bench_redundancy(race: Callable[..., Any], shape: tuple[int, int], loss: str
         op=f"{loss}_loss",
         inputs=(x, y),
         gate=PlainLevel(partial(run, plain), x, y, ulps=64),
-        params={"mode": "with gradient", "dtype": "float32", "shape": _text(shape)},
+        params={"mode": "with gradient", "dtype": "float32", "shape": where.text(shape)},
     )

@@ -40,10 +40,6 @@ def _layer(surrogate: str) -> peers.LIF:
     return peers.LIF(surrogate=surrogate, alpha=ALPHA[surrogate])
 
 
-def _text(shape: Shape) -> str:
-    return "x".join(map(str, shape))
-
-
 def _that_fits(shape: Shape, itemsize: int) -> Shape:
     """The shape, its batch halved until ten float32 tensors of it, the thirstiest row, leave half of the memory."""
     steps, batch, neurons = shape
@@ -104,7 +100,7 @@ def _row(
 
 
 def _params(mode: str, dtype: str, shape: Shape, surrogate: str) -> dict[str, str]:
-    return {"mode": mode, "dtype": dtype, "surrogate": surrogate, "shape": _text(shape)}
+    return {"mode": mode, "dtype": dtype, "surrogate": surrogate, "shape": where.text(shape)}
 
 
 def _goals(shape: Shape, dtype: str, surrogate: str) -> list[Goal]:
@@ -143,7 +139,9 @@ CASES += [(HUGE, "float32", "atan"), (HUGE, "bfloat16", "constant")]
 MARKED = [pytest.param(*case, marks=[pytest.mark.proof] * (case in PROOF)) for case in dict.fromkeys(CASES)]
 
 
-@pytest.mark.parametrize(("shape", "dtype", "surrogate"), MARKED, ids=lambda v: v if isinstance(v, str) else _text(v))
+@pytest.mark.parametrize(
+    ("shape", "dtype", "surrogate"), MARKED, ids=lambda v: v if isinstance(v, str) else where.text(v)
+)
 def bench_forward_backward(race: Callable[..., Any], shape: Shape, dtype: str, surrogate: str) -> None:
     fitting = where.small(_that_fits(shape, DTYPES[dtype].itemsize))
     layer, (x, g) = _layer(surrogate), _inputs(fitting, DTYPES[dtype])
@@ -153,9 +151,9 @@ def bench_forward_backward(race: Callable[..., Any], shape: Shape, dtype: str, s
     train = partial(_trained, _fused, layer)
     mine = [row.name for row in rows if isinstance(row, Row) and row.ours]
     rows[len(mine) : len(mine)] = [kernels(name, train, (x, g)) for name in mine]
-    reduced = {} if fitting == shape or where.REHEARSAL else {"reduced from": _text(shape)}
+    reduced = {} if fitting == shape or where.REHEARSAL else {"reduced from": where.text(shape)}
     race(
-        f"lif forward+backward {dtype} {surrogate} {_text(fitting)}",
+        f"lif forward+backward {dtype} {surrogate} {where.text(fitting)}",
         rows,
         op="lif",
         inputs=(x, g),
@@ -169,13 +167,13 @@ def bench_forward_backward(race: Callable[..., Any], shape: Shape, dtype: str, s
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("shape", [SMALL, LARGE, HUGE, *GPU_ONLY], ids=_text)
+@pytest.mark.parametrize("shape", [SMALL, LARGE, HUGE, *GPU_ONLY], ids=where.text)
 def bench_forward(race: Callable[..., Any], shape: Shape, dtype: str) -> None:
     fitting = _that_fits(shape, DTYPES[dtype].itemsize)
     layer, (x, g) = _layer("atan"), _inputs(fitting, DTYPES[dtype])
     others = ("unbind", "spikingjelly", "snntorch")
     race(
-        f"lif forward {dtype} {_text(fitting)}",
+        f"lif forward {dtype} {where.text(fitting)}",
         _rows(_stepped, layer, x, others if shape == SMALL else others[:2]),
         op="lif",
         inputs=(x, g),
@@ -189,7 +187,7 @@ def bench_forward(race: Callable[..., Any], shape: Shape, dtype: str) -> None:
 
 @pytest.mark.skipif(where.GPU, reason="threads are a matter of the CPU")
 @pytest.mark.parametrize(("dtype", "surrogate"), [("float32", "atan"), ("bfloat16", "constant")])
-@pytest.mark.parametrize("shape", [SMALL, LARGE], ids=_text)
+@pytest.mark.parametrize("shape", [SMALL, LARGE], ids=where.text)
 def bench_threads(race: Callable[..., Any], shape: Shape, dtype: str, surrogate: str) -> None:
     layer, (x, g) = _layer(surrogate), _inputs(shape, DTYPES[dtype])
     gate = Truth(x, g, layer)
@@ -199,7 +197,7 @@ def bench_threads(race: Callable[..., Any], shape: Shape, dtype: str, surrogate:
         one = replace(rows[0], name="cpu, 1 thread", threads=1)
         rows[1:1] = [one, kernels("cpu", partial(_trained, _fused, layer), (x, g), threads=2)]
     race(
-        f"lif threads {dtype} {surrogate} {_text(shape)}",
+        f"lif threads {dtype} {surrogate} {where.text(shape)}",
         rows,
         op="lif",
         inputs=(x, g),
@@ -219,7 +217,7 @@ def bench_call_overhead(race: Callable[..., Any]) -> None:
     gate = Truth(x, g, layer)
     x.requires_grad_()
     race(
-        f"lif call overhead {_text(TINY)}",
+        f"lif call overhead {where.text(TINY)}",
         _rows(_stepped, layer, x, ("unbind", "spikingjelly", "snntorch", *others)),
         op="lif",
         inputs=(x, g),

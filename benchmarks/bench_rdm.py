@@ -49,10 +49,6 @@ def plain(x: Tensor, pairs: Tensor, metric: str) -> Tensor:
     return d.flatten(-2).index_select(-1, pairs).clamp_min(0).sqrt()
 
 
-def _text(shape: Sequence[int]) -> str:
-    return "x".join(map(str, shape))
-
-
 def _gate(exact: Sequence[Tensor], level: float) -> Callable[[Any], str | None]:
     """Every result within a distance of float64."""
 
@@ -102,7 +98,7 @@ def _peers(shape: Sequence[int], metric: str) -> list[Row | Absent]:
 
 
 def _name(value: Any) -> str:
-    return _text(value) if isinstance(value, tuple) else str(value)
+    return where.text(value) if isinstance(value, tuple) else str(value)
 
 
 CASES = [
@@ -114,7 +110,7 @@ CASES = [
 
 
 @pytest.mark.parametrize(
-    ("shape", "dtype", "metric"), CASES, ids=lambda v: _text(v) if isinstance(v, tuple) else str(v)
+    ("shape", "dtype", "metric"), CASES, ids=lambda v: where.text(v) if isinstance(v, tuple) else str(v)
 )
 def bench_rdm(race: Callable[..., Any], shape: tuple[int, ...], dtype: torch.dtype, metric: str) -> None:
     """Pairs of patterns. The peers take part where they take seconds, and once: they have one dtype."""
@@ -125,7 +121,7 @@ def bench_rdm(race: Callable[..., Any], shape: tuple[int, ...], dtype: torch.dty
     peers = _peers(shape, metric) if dtype == torch.float64 else []
     goals = [faster(where.mine("rdm"), "plain", 1.8)] if metric == "correlation" else []
     race(
-        f"rdm {metric} {kind} {_text(shape)}",
+        f"rdm {metric} {kind} {where.text(shape)}",
         [
             *where.ours("rdm", x, lambda x: (nk.rdm(x, metric=metric),)),
             Row("plain", lambda x: (plain(x, pairs, metric),)),
@@ -135,7 +131,7 @@ def bench_rdm(race: Callable[..., Any], shape: tuple[int, ...], dtype: torch.dty
         inputs=(x,),
         gate=_gate([exact], LEVEL[dtype] if metric == "correlation" else 100 * LEVEL[dtype]),
         goals=goals,
-        params={"mode": f"{metric}, values", "dtype": kind, "shape": _text(shape)},
+        params={"mode": f"{metric}, values", "dtype": kind, "shape": where.text(shape)},
         clock=where.CLOCK,
         flops=x.numel() * shape[-2] if where.GPU else None,
         product="float64" if dtype == torch.float64 else "float32",
@@ -143,7 +139,7 @@ def bench_rdm(race: Callable[..., Any], shape: tuple[int, ...], dtype: torch.dty
 
 
 @pytest.mark.proof
-@pytest.mark.parametrize("shape", [(2000, 5000), (100, 200, 500)], ids=_text)
+@pytest.mark.parametrize("shape", [(2000, 5000), (100, 200, 500)], ids=where.text)
 def bench_rdm_gradient(race: Callable[..., Any], shape: tuple[int, ...]) -> None:
     """Correlations and the gradient of a weighted sum of them."""
     shape = where.small(shape)
@@ -157,12 +153,12 @@ def bench_rdm_gradient(race: Callable[..., Any], shape: tuple[int, ...]) -> None
     usual = partial(trained, lambda x: plain(x, pairs, "correlation"))
     exact = [t.detach() for t in usual(x.detach().double().requires_grad_(), g.double())]
     race(
-        f"rdm correlation with gradient float32 {_text(shape)}",
+        f"rdm correlation with gradient float32 {where.text(shape)}",
         [*where.ours("rdm", x, partial(trained, nk.rdm)), Row("plain", usual)],
         op="rdm",
         inputs=(x, g),
         gate=_gate(exact, 2e-5),
-        params={"mode": "correlation, with gradient", "dtype": "float32", "shape": _text(shape)},
+        params={"mode": "correlation, with gradient", "dtype": "float32", "shape": where.text(shape)},
         clock=where.CLOCK,
     )
 

@@ -70,10 +70,6 @@ def _trained(call: Callable[[Tensor], Tensor]) -> Call:
     return run
 
 
-def _text(shape: tuple[int, ...]) -> str:
-    return "x".join(map(str, shape))
-
-
 def _normal(shape: tuple[int, ...], dtype: torch.dtype = torch.float32) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64).to(DEVICE, dtype)
 
@@ -117,7 +113,7 @@ def bench_eigh(race: Callable[..., Any], mode: str, count: int, n: int, dtype: s
         rows.append(cupy_eigh())
     goals = [faster(where.mine("eigh"), "torch.linalg", wanted)] if wanted else []
     goals += [within(where.mine("eigh"), limit)] if limit else []
-    shape = _text(a.shape)
+    shape = where.text(a.shape)
     race(
         f"eigh {mode} {dtype} {shape}", rows, op="eigh", inputs=(a,), gate=gate, goals=goals,
         params={"mode": mode, "dtype": dtype, "shape": shape}, clock=where.CLOCK,
@@ -129,7 +125,7 @@ def bench_eigh(race: Callable[..., Any], mode: str, count: int, n: int, dtype: s
 def bench_eigvalsh_with_gradient(race: Callable[..., Any], n: int) -> None:
     a = _matrices(COUNT, n, torch.float32)
     a, g = a.requires_grad_(), _smooth(COUNT, n)
-    shape = _text(a.shape)
+    shape = where.text(a.shape)
     race(
         f"eigvalsh with gradient float32 {shape}",
         [
@@ -146,7 +142,9 @@ def bench_eigvalsh_with_gradient(race: Callable[..., Any], n: int) -> None:
 # Covariance ---------------------------------------------------------------------------------------------------------
 
 SAMPLES = [(1500, 2000), (256, 128, 64), (100, 200, 32), (1500, 1000), (4096, 512)]
-MARKED = [pytest.param(shape, marks=[pytest.mark.proof] * (shape in SAMPLES[:2]), id=_text(shape)) for shape in SAMPLES]
+MARKED = [
+    pytest.param(shape, marks=[pytest.mark.proof] * (shape in SAMPLES[:2]), id=where.text(shape)) for shape in SAMPLES
+]
 
 
 def _plain_covariance(x: Tensor) -> Tensor:
@@ -168,12 +166,17 @@ def bench_covariance(race: Callable[..., Any], shape: tuple[int, ...], mode: str
     if len(shape) == 2:
         rows.append(Row("torch.cov", run(lambda x: torch.cov(x.mT))))
     race(
-        f"covariance {mode} float32 {_text(shape)}",
+        f"covariance {mode} float32 {where.text(shape)}",
         rows,
         op="covariance",
         inputs=(x, g),
         gate=PlainLevel(run(_plain_covariance), x, g),
-        params={"mode": mode, "of": "many" if len(shape) > 2 else "one", "dtype": "float32", "shape": _text(shape)},
+        params={
+            "mode": mode,
+            "of": "many" if len(shape) > 2 else "one",
+            "dtype": "float32",
+            "shape": where.text(shape),
+        },
         clock=where.CLOCK,
         flops=x.numel() * shape[-1] * (1 if mode == "forward" else 3) if where.GPU else None,  # half of C is the other
     )
@@ -192,7 +195,7 @@ def _gram_spectrum(x: Tensor) -> Tensor:
     return torch.linalg.eigvalsh(centred @ centred.mT / (x.shape[-2] - 1)).flip(-1)
 
 
-@pytest.mark.parametrize("shape", [(1500, 2000), (256, 64), (100, 64, 32)], ids=_text)
+@pytest.mark.parametrize("shape", [(1500, 2000), (256, 64), (100, 64, 32)], ids=where.text)
 def bench_covariance_spectrum(race: Callable[..., Any], shape: tuple[int, ...]) -> None:
     *batch, n, d = shape
     x, g = _normal(shape).requires_grad_(), _smooth(*batch, min(n, d))
@@ -204,12 +207,12 @@ def bench_covariance_spectrum(race: Callable[..., Any], shape: tuple[int, ...]) 
     if n < d:
         rows.append(Row("plain, Gram matrix", _trained(_gram_spectrum)))
     race(
-        f"covariance_spectrum with gradient float32 {_text(shape)}",
+        f"covariance_spectrum with gradient float32 {where.text(shape)}",
         rows,
         op="covariance_spectrum",
         inputs=(x, g),
         gate=PlainLevel(_trained(best), x, g),
-        params={"mode": "exact, with gradient", "of": "many" if batch else "one", "shape": _text(shape)},
+        params={"mode": "exact, with gradient", "of": "many" if batch else "one", "shape": where.text(shape)},
     )
 
 
@@ -218,7 +221,7 @@ def bench_covariance_spectrum(race: Callable[..., Any], shape: tuple[int, ...]) 
 
 @pytest.mark.proof
 @pytest.mark.skipif(not where.GPU, reason="the goal is one of a GPU; on a CPU the tax of a step is raced")
-@pytest.mark.parametrize("shape", [(1500, 2000), (1500, 1000)], ids=_text)
+@pytest.mark.parametrize("shape", [(1500, 2000), (1500, 1000)], ids=where.text)
 def bench_regulariser_step(race: Callable[..., Any], shape: tuple[int, int]) -> None:
     """Value and gradient of the warm regulariser, of activations that stay; there is nothing to download."""
     shape = where.small(shape, 24)
@@ -245,9 +248,9 @@ def bench_regulariser_step(race: Callable[..., Any], shape: tuple[int, int]) -> 
     if not where.REHEARSAL:
         rows.append(Row("exact torch", partial(run, Exact(TAX_ALPHA)), captures=False))
     race(
-        f"regulariser alone, warm {_text(shape)}", rows, op="regulariser_step", inputs=(h,), gate=gate,
+        f"regulariser alone, warm {where.text(shape)}", rows, op="regulariser_step", inputs=(h,), gate=gate,
         goals=[within(where.mine("spectrum"), STEP_LIMIT)], clock=where.CLOCK, nbytes=2 * h.nbytes,
-        params={"mode": "value and gradient", "shape": _text(shape)},
+        params={"mode": "value and gradient", "shape": where.text(shape)},
     )  # fmt: skip
 
 

@@ -122,25 +122,27 @@ def select(op: str, name: str, x: torch.Tensor) -> Backend:
     if name == INHERIT:
         name = requested()
     table = _tables[op]
+    row = _chosen(table, name, x)
+    if row is not None:
+        _note(op, name, row, x)
+        return row
+    reasons = {row.name: row.why_not(x) for row in table}
+    if name == "auto":
+        raise BackendError(f"{op}: no backend can run this call: {'; '.join(f'{n}: {r}' for n, r in reasons.items())}")
+    if name in reasons:
+        raise BackendError(f"{op}: backend {name!r} was asked for and cannot run: {reasons[name]}")
+    raise BackendError(f"{op}: backend {name!r} was asked for and {op} has no such kernel; it has {', '.join(reasons)}")
+
+
+def _chosen(table: tuple[Backend, ...], name: str, x: torch.Tensor) -> Backend | None:
+    """The row of that name if it can run the call; for ``auto`` the first that can, and that yields only to none."""
+    yielding = None
     for row in table:
-        if name in ("auto", row.name):
-            reason = row.why_not(x)
-            if reason is None and (name != "auto" or row.yields(x) is None):
-                _note(op, name, row, x)
+        if name in ("auto", row.name) and row.why_not(x) is None:
+            if name != "auto" or row.yields(x) is None:
                 return row
-            if name != "auto":
-                raise BackendError(f"{op}: backend {name!r} was asked for and cannot run: {reason}")
-    if name != "auto":
-        raise BackendError(f"{op}: backend {name!r} was asked for and {op} has no such kernel; it has {_listed(table)}")
-    for row in table:  # one that yields runs where no other can
-        if row.why_not(x) is None:
-            _note(op, name, row, x)
-            return row
-    raise BackendError(f"{op}: no backend can run this call: {'; '.join(f'{r.name}: {r.why_not(x)}' for r in table)}")
-
-
-def _listed(table: tuple[Backend, ...]) -> str:
-    return ", ".join(row.name for row in table)
+            yielding = yielding or row
+    return yielding
 
 
 def _note(op: str, name: str, row: Backend, x: torch.Tensor) -> None:
@@ -179,20 +181,15 @@ def explain(op: str, x: Any = None, *_: Any, **__: Any) -> str:
     import_module("neurokernels.ops")
     table, name = rows(op), requested()
     x = torch.empty(0) if x is None else x if isinstance(x, torch.Tensor) else torch.as_tensor(x)
-    reasons = {row.name: row.why_not(x) for row in table}
-    able = [row for row in table if reasons[row.name] is None and name in ("auto", row.name)]
-    eager = [row for row in able if name != "auto" or row.yields(x) is None]
-    runs = next((row.name for row in eager or able), None)
-    lines = [f"{op}: {runs or 'nothing'} runs (backend {name}, {x.dtype} on {x.device})"]
-    for row in table:
-        why = reasons[row.name] or ("runs" if row.name == runs else f"could run{_deferring(row, x)}")
-        lines.append(f"  {row.name}: {why}")
+    chosen = _chosen(table, name, x)
+    lines = [f"{op}: {chosen.name if chosen else 'nothing'} runs (backend {name}, {x.dtype} on {x.device})"]
+    lines += [f"  {row.name}: {row.why_not(x) or ('runs' if row is chosen else _could(row, x))}" for row in table]
     return "\n".join(lines)
 
 
-def _deferring(row: Backend, x: torch.Tensor) -> str:
+def _could(row: Backend, x: torch.Tensor) -> str:
     why = row.yields(x)
-    return f"; auto passes it over: {why}" if why else ""
+    return f"could run; auto passes it over: {why}" if why else "could run"
 
 
 def table() -> dict[str, dict[str, str | None]]:

@@ -18,7 +18,7 @@ from neurokernels._core.covariance_triton_kernels import (
     scatter_kernel,
     sums_kernel,
 )
-from neurokernels._core.triton import on_device
+from neurokernels._core.triton import launch_product
 
 #: So many programs are worth a second pass that adds up their parts: about two for each multiprocessor of a large GPU.
 ENOUGH = 256
@@ -60,14 +60,6 @@ def _precision(x: Tensor) -> str:
     return "tf32" if x.dtype == torch.float32 and torch.backends.cuda.matmul.fp32_precision == "tf32" else "ieee"
 
 
-def _launch(kernel: Any, grid: tuple[int, ...], like: Tensor, warps: int, stages: int = 2, **arguments: Any) -> None:
-    if 0 in grid:
-        return
-    with on_device(like):
-        # A fused multiply-add is what a product of matrices wants; Triton's own default depends on its version.
-        kernel[grid](**arguments, num_warps=warps, num_stages=stages, enable_fp_fusion=True)
-
-
 def _mean(x: Tensor, samples: Samples, batch: torch.Size, sizes: tuple[int, int, int]) -> Tensor:
     items, n, d = sizes
     mean = x.new_empty((*batch, d), dtype=torch.promote_types(x.dtype, torch.float32))
@@ -77,9 +69,9 @@ def _mean(x: Tensor, samples: Samples, batch: torch.Size, sizes: tuple[int, int,
     shared: dict[str, Any] = {
         "x": samples, "sums": sums, "mean": mean, "n": n, "d": d, "blocks": blocks, "parts": parts, "COLUMNS": _COLUMNS
     }  # fmt: skip
-    _launch(sums_kernel, (items * blocks, parts), x, 4, **shared, span=span, ROWS=16)
+    launch_product(sums_kernel, (items * blocks, parts), x, 4, **shared, span=span, ROWS=16)
     if parts > 1:
-        _launch(mean_kernel, (items * blocks,), x, 4, **shared)
+        launch_product(mean_kernel, (items * blocks,), x, 4, **shared)
     return mean
 
 
@@ -90,7 +82,7 @@ def centred(x: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
     mean = _mean(x, *arranged)
     blocks, across = _cdiv(n, 32), _cdiv(d, _COLUMNS)
     squares = mean.new_empty(items, blocks * across)
-    _launch(
+    launch_product(
         centre_kernel, (items * blocks, across), x, 4,
         x=samples, mean=mean, out=out, squares=squares, n=n, d=d, blocks=blocks, ROWS=32, COLUMNS=_COLUMNS,
     )  # fmt: skip
@@ -113,12 +105,12 @@ def covariance_forward(x: Tensor, correction: float) -> tuple[Tensor, Tensor]:
         "out": out, "work": work, "d": d, "blocks": count, "tiles": tiles, "parts": parts,
         "scale": 1 / (n - correction), "TILE": tile,
     }  # fmt: skip
-    _launch(
+    launch_product(
         scatter_kernel, (items * count, parts), x, config["warps"], config["stages"],
         **shared, x=samples, mean=mean, n=n, span=span, PRECISION=_precision(x), ROWS=rows,
     )  # fmt: skip
     if parts > 1:
-        _launch(gather_kernel, (items * count,), x, 4, **shared)
+        launch_product(gather_kernel, (items * count,), x, 4, **shared)
     return out, mean
 
 
@@ -152,7 +144,7 @@ def rank_update(y: Tensor, scale: Tensor, v: Tensor, x: Tensor, mean: Tensor, tr
     out, k = x.new_empty(x.shape), y.shape[-1]
     config = tuned.choice("rank_update", mean, k)
     rows, columns = config["rows"], config["columns"]
-    _launch(
+    launch_product(
         rank_update_kernel, (items * _cdiv(n, rows), _cdiv(d, columns)), x, config["warps"], config["stages"],
         y=y.contiguous(), scale=scale.contiguous(), v=v.contiguous(), x=samples, mean=mean.contiguous(),
         trend=trend.contiguous(), out=out, n=n, d=d, k=k, blocks=_cdiv(n, rows),

@@ -6,8 +6,8 @@ makes of it at first use, kept in the user's cache folder. A kernel takes one st
 
 import ctypes
 import hashlib
-import os
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
@@ -17,6 +17,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from neurokernels._core.files import user_folder, write_whole
 from neurokernels._core.triton import on_device
 
 SHIPPED = Path(__file__).parents[1] / "_cuda"
@@ -182,10 +183,6 @@ def _module(source: str, device: int) -> int:
     return _driver().moduleLoadData(code)
 
 
-def _kept() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "neurokernels" / "cuda"
-
-
 def compiled(source: str, capability: tuple[int, int]) -> bytes:
     """The cubin of a source for a compute capability, by NVRTC, or out of the user's cache folder.
 
@@ -199,7 +196,7 @@ def compiled(source: str, capability: tuple[int, int]) -> bytes:
     seen = hashlib.sha256(repr((nvrtc.getVersion(), OPTIONS, arch)).encode())
     for file in sorted([*folder.glob("*/*.h"), *folder.glob("*/*.cuh"), folder / "cuda" / f"{source}.cu"]):
         seen.update(file.read_bytes())
-    path = _kept() / f"{source}-{seen.hexdigest()[:32]}.cubin"
+    path = user_folder() / "cuda" / f"{source}-{seen.hexdigest()[:32]}.cubin"
     if path.exists():
         return path.read_bytes()
     program = nvrtc.createProgram(code, f"{source}.cu", (), ())
@@ -212,11 +209,6 @@ def compiled(source: str, capability: tuple[int, int]) -> bytes:
         raise RuntimeError(f"NVRTC does not compile {source}.cu ({error}): {nvrtc.getProgramLog(program)}") from None
     finally:
         nvrtc.destroyProgram(program)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(f".{os.getpid()}")
-        partial.write_bytes(cubin)
-        os.replace(partial, path)
-    except OSError:
-        pass  # a cache that cannot be written costs time only
+    with suppress(OSError):  # a cache that cannot be written costs time only
+        write_whole({path: cubin})
     return cubin

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from functools import cache
+from functools import cache, partial
 from importlib.util import find_spec
 from typing import Any, NamedTuple
 
@@ -100,6 +100,31 @@ def on_device(like: Tensor) -> AbstractContextManager[None]:
     """The context in which kernels run on the device of a tensor: of no cost where that is the current one."""
     elsewhere = like.is_cuda and like.get_device() != torch.cuda.current_device()
     return torch.cuda.device(like.device) if elsewhere else nullcontext()
+
+
+def launch_product(
+    kernel: Any, grid: tuple[int, ...], like: Tensor, warps: int, stages: int = 2, **arguments: Any
+) -> None:
+    """Runs a kernel that multiplies matrices, on torch's current stream of a device; nothing if the grid is empty.
+
+    Args:
+        kernel: A Triton kernel.
+        grid: Programs.
+        like: A tensor on the device that runs it.
+        warps: Of a program.
+        stages: Tiles that are loaded ahead.
+        arguments: The kernel's arguments, and further options of a launch.
+    """
+    if 0 in grid:
+        return
+    with on_device(like):
+        # A fused multiply-add is what a product of matrices wants; Triton's own default depends on its version.
+        kernel[grid](**arguments, num_warps=warps, num_stages=stages, enable_fp_fusion=True)
+
+
+#: The same with all registers there are: without a limit the assembler picks a lower one, and may spill a few so that
+#: more programs fit a GPU.
+launch_wide = partial(launch_product, maxnreg=255)
 
 
 def _pairs_align(total: int, seen: Seen) -> bool:

@@ -1,55 +1,18 @@
-"""Files that are whole or absent: where the cache is, checksums, and writes that never leave half a file."""
+"""Where data sets are, and the checksums of their files."""
 
 import hashlib
 import os
-import secrets
-import sys
-from collections.abc import Mapping
 from pathlib import Path
+
+from neurokernels._core.files import user_folder
 
 
 def cache_folder(root: str | os.PathLike[str] | None = None) -> Path:
     """Where data sets are: ``root``, else ``NEUROKERNELS_DATA``, else ``neurokernels`` in the user's cache folder."""
     chosen = root or os.environ.get("NEUROKERNELS_DATA")
-    if chosen:
-        return Path(chosen).expanduser().absolute()
-    if sys.platform == "darwin":
-        return Path.home() / "Library" / "Caches" / "neurokernels"
-    if sys.platform == "win32":
-        return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local") / "neurokernels" / "Cache"
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "neurokernels"
+    return Path(chosen).expanduser().absolute() if chosen else user_folder()
 
 
 def sha256(content: bytes) -> str:
     """The checksum of a file's content as 64 hexadecimal digits."""
     return hashlib.sha256(content).hexdigest()
-
-
-def write_whole(contents: Mapping[Path, bytes]) -> None:
-    """Writes every file or none: each one beside its place first, all renamed only when the last byte is on the disk.
-
-    A reader sees the old file or the new one, whatever happens in between; what an interrupted call leaves behind is
-    removed.
-
-    Args:
-        contents: The bytes of each file. Folders are made as needed.
-
-    Raises:
-        OSError: A file cannot be written (full disk, missing right). No file has changed then.
-    """
-    staged: list[tuple[Path, Path]] = []
-    try:
-        for path, content in contents.items():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")  # same folder: a rename never copies
-            staged.append((part, path))
-            with part.open("xb") as stream:
-                stream.write(content)
-                stream.flush()
-                os.fsync(stream.fileno())
-        while staged:
-            os.replace(*staged[0])
-            staged.pop(0)
-    finally:
-        for part, _ in staged:
-            part.unlink(missing_ok=True)

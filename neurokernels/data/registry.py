@@ -8,7 +8,8 @@ from pathlib import Path
 
 import torch
 
-from neurokernels.data.files import cache_folder, write_whole
+from neurokernels._core.files import write_whole
+from neurokernels.data.files import cache_folder
 from neurokernels.data.sources import Contents, File, Folder, NotThere, Source, SourceError
 
 #: Module with the ``SPEC`` of each data set, imported when it is asked for.

@@ -12,7 +12,7 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from neurokernels.data.files import write_whole
+from neurokernels._core.files import write_whole
 from neurokernels.trainers.loop import Row
 from neurokernels.trainers.run import RunError, RunFolder
 

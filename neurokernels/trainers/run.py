@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from neurokernels import __version__
-from neurokernels.data.files import write_whole
+from neurokernels._core.files import write_whole
 
 _ELSEWHERE = "choose another folder with --out"
 

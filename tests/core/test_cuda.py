@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -149,6 +150,12 @@ def compiler(monkeypatch, tmp_path):
     (tmp_path / "_cuda/csrc/cuda").mkdir(parents=True)
     (tmp_path / "_cuda/csrc/cuda/one.cu").write_text("right")
     return log, tmp_path
+
+
+def test_both_compilers_are_told_the_same():
+    """setup.py is read before anything of the package can be."""
+    (flags,) = re.findall(r"-fatbin -O3 (.*) {GENCODE}", (ROOT / "setup.py").read_text())
+    assert tuple(flags.split()) == cuda.OPTIONS
 
 
 def test_compiled_once_and_kept(compiler):

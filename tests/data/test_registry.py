@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from neurokernels import data
+from neurokernels._core.files import write_whole
 from neurokernels.data import cifar10, cifar100, digits, files, mnist
 from neurokernels.data.registry import load_spec
 from tests.data.conftest import CONTENTS, FILES, IMAGES, LABELS, Fake
@@ -103,7 +104,7 @@ def test_a_full_disk_leaves_an_old_file_as_it_was(tmp_path: Path, left, monkeypa
     path.write_bytes(b"old")
     FullDisk(monkeypatch, 0)
     with pytest.raises(OSError, match="No space"):
-        files.write_whole({path: b"new and longer"})
+        write_whole({path: b"new and longer"})
     assert path.read_bytes() == b"old"
     assert left() == ["kept"]
 
@@ -117,7 +118,7 @@ def test_a_folder_that_cannot_be_made_is_named(tiny, tmp_path: Path):
 def test_files_are_written_with_the_users_rights(tmp_path: Path):
     before = os.umask(0o022)
     try:
-        files.write_whole({tmp_path / "f": b"x"})
+        write_whole({tmp_path / "f": b"x"})
     finally:
         os.umask(before)
     assert (tmp_path / "f").stat().st_mode & 0o777 == 0o644

@@ -14,6 +14,10 @@ from tests import definitions
 from tests.leaves import Leaves
 from tests.ops import golden
 
+#: Every surrogate by name, and one as a table.
+TABLE = surrogates.tabulated([0.1, 0.3, 0.9, 1.2, 0.7, 0.2, 0.4], low=-1.2, high=0.8)
+SURROGATES = (*surrogates.NAMED, TABLE)
+
 PARAMETERS = ("decay", "threshold", "gain", "v_reset")
 
 
@@ -227,3 +231,28 @@ def lattice(steps: int, *neurons: int, seed: int = 0, **options: Any) -> Case:
 def numpy(tensor: Tensor) -> np.ndarray:
     """As an array of float64."""
     return tensor.detach().double().numpy()
+
+
+def special_values_hold(backend: str) -> None:
+    """NaN stays in its neuron, infinities reset, as in the reference: selects, not products."""
+    x = torch.zeros(4, 4)
+    x[1] = torch.tensor([torch.nan, torch.inf, -torch.inf, 2.0])
+    for options in ({"floor": -1.0}, {"reset": "subtract"}, {"refractory": 1}, {"surrogate": "boxcar"}):
+        fixed = {"decay": 0.5, "surrogate": "triangle"} | options
+        results = {}
+        for name in (backend, "reference"):
+            with nk.backend(name), backends.record() as ran:
+                leaf = x.clone().requires_grad_()
+                out = nk.lif(leaf, **fixed)
+                results[name] = *out[:2], *torch.autograd.grad(out.spikes.sum() + out.membrane.sum(), leaf)
+            assert ran == [("lif", name)] * 2
+        for ours, theirs in zip(*results.values(), strict=True):
+            identical(ours, theirs, str(options))
+
+
+def thresholds_hold(backend: str, steps: int, neurons: int, reset_at: str) -> None:
+    """On a lattice membranes hit threshold and floor exactly, and the box of the surrogate reaches below the floor."""
+    for reset, chosen in (("zero", ("boxcar", 0.2)), ("subtract", "triangle")):
+        case = lattice(steps, neurons, reset=reset, reset_at=reset_at, floor=-0.5, surrogate=chosen)
+        check(backend, case)
+        check(backend, case.with_(refractory=2))

@@ -6,17 +6,21 @@ import shutil
 import pytest
 import torch
 
-import neurokernels as nk
-from neurokernels import surrogate
 from neurokernels._core import backends, tuned
 from neurokernels.ops.lif import cuda as lif
 from neurokernels.ops.lif import rule
 from tests import emulator
 from tests.emulator import EmulatedDriver, switched_on
-from tests.ops.agreement import calls, check, identical, lattice, made
+from tests.ops.agreement import (
+    SURROGATES,
+    calls,
+    check,
+    identical,
+    made,
+    special_values_hold,
+    thresholds_hold,
+)
 
-TABLE = surrogate.tabulated([0.1, 0.3, 0.9, 1.2, 0.7, 0.2, 0.4], low=-1.2, high=0.8)
-SURROGATES = (*surrogate.NAMED, TABLE)
 GRID = list(itertools.product(rule.RESETS, rule.RESET_AT, (None, -0.3), (0, 2), (True, False)))
 DTYPES = (torch.float32, torch.bfloat16, torch.float32, torch.float16, torch.float64)
 
@@ -130,26 +134,11 @@ def test_residuals_are_shared(mode, refractory, other):
 
 @pytest.mark.parametrize("reset_at", rule.RESET_AT)
 def test_membranes_at_the_threshold(reset_at):
-    for reset, chosen in (("zero", ("boxcar", 0.2)), ("subtract", "triangle")):
-        case = lattice(36, 40, reset=reset, reset_at=reset_at, floor=-0.5, surrogate=chosen)
-        check("cuda", case)
-        check("cuda", case.with_(refractory=2))
+    thresholds_hold("cuda", 36, 40, reset_at)
 
 
 def test_special_values():
-    """NaN stays in its neuron, infinities reset; selects, not products."""
-    x = torch.zeros(4, 4)
-    x[1] = torch.tensor([torch.nan, torch.inf, -torch.inf, 2.0])
-    for options in ({"floor": -1.0}, {"reset": "subtract"}, {"refractory": 1}, {"surrogate": "boxcar"}):
-        fixed = {"decay": 0.5, "surrogate": "triangle"} | options
-        results = {}
-        for backend in ("cuda", "reference"):
-            with nk.backend(backend):
-                leaf = x.clone().requires_grad_()
-                out = nk.lif(leaf, **fixed)
-                results[backend] = *out[:2], *torch.autograd.grad(out.spikes.sum() + out.membrane.sum(), leaf)
-        for ours, theirs in zip(*results.values(), strict=True):
-            identical(ours, theirs, str(options))
+    special_values_hold("cuda")
 
 
 def test_auto_leaves_large_layers_to_triton(monkeypatch):
@@ -186,5 +175,6 @@ def test_mutants(name, tmp_path, monkeypatch):
     monkeypatch.setattr(emulator, "BUILT", tmp_path)
     launch = lif.cuda.launch
     monkeypatch.setattr(lif.cuda, "launch", lambda _, *rest: launch(source.stem, *rest))
+    emulator.library(source)  # outside of what is expected: one that does not compile is not one that is seen
     with switched_on(EmulatedDriver(folder=folder)), pytest.raises((AssertionError, RuntimeError)):
         check("cuda", made(137, 32, learn=False, surrogate="boxcar", residual="bits"))

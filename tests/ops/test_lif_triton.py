@@ -17,10 +17,17 @@ from neurokernels.ops.lif import reference, rule
 from neurokernels.ops.lif import triton as lif
 from neurokernels.ops.lif.arguments import periodic
 from tests.covering import grid
-from tests.ops.agreement import calls, check, identical, lattice, made
+from tests.ops.agreement import (
+    SURROGATES,
+    TABLE,
+    calls,
+    check,
+    identical,
+    made,
+    special_values_hold,
+    thresholds_hold,
+)
 
-TABLE = surrogate.tabulated([0.1, 0.3, 0.9, 1.2, 0.7, 0.2, 0.4], low=-1.2, high=0.8)
-SURROGATES = (*surrogate.NAMED, TABLE)
 LARGE = {"warps": 4, "pairs": True}  # programs for many neurons
 DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 
@@ -77,11 +84,7 @@ def test_residuals(mode, refractory):
 
 @pytest.mark.parametrize("reset_at", rule.RESET_AT)
 def test_membranes_at_the_threshold(reset_at):
-    """On a lattice membranes hit threshold and floor exactly, and the box of the surrogate reaches below the floor."""
-    for reset, chosen in (("zero", ("boxcar", 0.2)), ("subtract", "triangle")):
-        case = lattice(20, 24, reset=reset, reset_at=reset_at, floor=-0.5, surrogate=chosen)
-        check("triton", case)
-        check("triton", case.with_(refractory=2))
+    thresholds_hold("triton", 20, 24, reset_at)
 
 
 @pytest.mark.parametrize("reset", rule.RESETS)
@@ -94,19 +97,7 @@ def test_states_above_the_threshold(reset):
 
 
 def test_special_values():
-    """NaN stays in its neuron, infinities reset; selects, not products."""
-    x = torch.zeros(4, 4)
-    x[1] = torch.tensor([torch.nan, torch.inf, -torch.inf, 2.0])
-    for options in ({"floor": -1.0}, {"reset": "subtract"}, {"refractory": 1}):
-        fixed = {"decay": 0.5, "surrogate": "triangle", **options}
-        results = {}
-        for backend in ("triton", "reference"):
-            with nk.backend(backend):
-                leaf = x.clone().requires_grad_()
-                out = nk.lif(leaf, **fixed)
-                results[backend] = *out[:2], *torch.autograd.grad(out.spikes.sum() + out.membrane.sum(), leaf)
-        for ours, theirs in zip(*results.values(), strict=True):
-            identical(ours, theirs, str(options))
+    special_values_hold("triton")
 
 
 # Forward mode --------------------------------------------------------------------------------------------------------

@@ -8,8 +8,6 @@ What needs singular values or eigenvectors (single correlations, the k largest, 
 reference on the GPU: torch.linalg decomposes there, and waits for the result.
 """
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
@@ -17,7 +15,7 @@ from neurokernels._core import tuned
 from neurokernels._core.covariance import compute_dtype
 from neurokernels._core.covariance_triton import covariance_forward
 from neurokernels._core.covariance_triton_kernels import Samples
-from neurokernels._core.triton import on_device
+from neurokernels._core.triton import launch_wide
 from neurokernels.ops.cca import reference
 from neurokernels.ops.cca.leaves import allocate_weights, is_dual
 from neurokernels.ops.cca.triton_products import gradient_kernel, gram_kernel, update_kernel
@@ -48,15 +46,6 @@ def _items(x: Tensor) -> int:
 def _samples(x: Tensor) -> Samples:
     flat = x.reshape(_items(x), *x.shape[-2:])
     return Samples(flat, *flat.stride())
-
-
-def _launch(kernel: Any, grid: tuple[int, ...], like: Tensor, warps: int, stages: int = 2, **arguments: Any) -> None:
-    if 0 in grid:
-        return
-    with on_device(like):
-        # A fused multiply-add is what a product of matrices wants; Triton's own default depends on its version. Without
-        # a limit of registers the assembler picks a lower one, and may spill a few so that more programs fit a GPU.
-        kernel[grid](**arguments, num_warps=warps, num_stages=stages, maxnreg=255, enable_fp_fusion=True)
 
 
 # Covariances ---------------------------------------------------------------------------------------------------------
@@ -90,7 +79,7 @@ def gram(f: Tensor, alpha: float, beta: float = 0.0, other: Tensor | None = None
     out, config = f.new_empty((*f.shape[:-2], d, d)), tuned.choice("polar", f, d)
     tiles = _cdiv(d, config["tile"])
     blocks = tiles * (tiles + 1) // 2
-    _launch(
+    launch_wide(
         gram_kernel, (_items(f) * blocks,), f, config["warps"], config["stages"], f=f, other=other, out=out, k=k, d=d,
         blocks=blocks, tiles=tiles, alpha=alpha, beta=beta, PRECISION=_precision(f.dtype, fast), TILE=config["tile"],
         INNER=config["inner"],
@@ -103,7 +92,7 @@ def update(w: Tensor, s: Tensor, alpha: float, fast: bool = False) -> Tensor:
     n, d = w.shape[-2:]
     out, config = w.new_empty(w.shape), tuned.choice("polar", w, d)
     blocks, across = _cdiv(n, config["tile"]), _cdiv(d, config["tile"])
-    _launch(
+    launch_wide(
         update_kernel, (_items(w) * blocks, across), w, config["warps"], config["stages"], w=w, s=s, out=out, n=n, d=d,
         blocks=blocks, alpha=alpha, PRECISION=_precision(w.dtype, fast), TILE=config["tile"], INNER=config["inner"],
     )  # fmt: skip
@@ -173,7 +162,7 @@ def _small(x: Tensor, y: Tensor, r1: float, r2: float, nuclear: bool, factors: b
         covariance, found = _moments(x, y, torch.float64)
         mean = found.to(compute)
     config = tuned.choice("dcca_small", value, max(d1, d2))
-    _launch(
+    launch_wide(
         small_kernel, (_items(x),), x, config["warps"], config["stages"], x=_samples(x), y=_samples(y),
         covariance=covariance, value=value, weights=weights if factors else None, mean=mean, n=n, d1=d1, d2=d2, r1=r1,
         r2=r2, NUCLEAR=nuclear, ROWS=config["rows"], SIZE=16 if max(d1, d2) <= 16 else 32,
@@ -210,7 +199,7 @@ def dcca_backward(g: Tensor, x: Tensor, y: Tensor, weights: Tensor, mean: Tensor
     config = tuned.choice("dcca_gradient", mean, max(d1, d2))
     rows, columns = config["rows"], config["columns"]
     blocks, across, below = _cdiv(n, rows), _cdiv(d1, columns), _cdiv(d2, columns)
-    _launch(
+    launch_wide(
         gradient_kernel, (_items(x) * blocks, across + below), x, config["warps"], config["stages"],
         g=g.to(mean.dtype).contiguous(), x=_samples(x), y=_samples(y), weights=weights.contiguous(),
         mean=mean.contiguous(), drift=None if small and n <= FEW else _drift(x, y, mean), dx=dx, dy=dy, n=n, d1=d1,

@@ -7,7 +7,8 @@ from torch import Tensor
 
 from neurokernels._core import native
 from neurokernels.ops.evolution import fixed
-from neurokernels.ops.evolution.network import ACTIVATIONS, INPUTS, Network
+from neurokernels.ops.evolution.leaves import allocate
+from neurokernels.ops.evolution.network import ACTIVATIONS, Network
 from neurokernels.ops.evolution.philox import threshold
 
 
@@ -17,12 +18,9 @@ def _wiring(network: Network) -> tuple[Tensor, Tensor, Tensor]:
 
     Rows are all inputs there can be, then the hidden units.
     """
-    inputs = len(network.inputs)
-    row = torch.tensor([*network.inputs, *(len(INPUTS) + u for u in range(network.width))])
     counts = torch.tensor([len(b.sources) for b in network.blocks for _ in b.targets])
-    ends = torch.tensor([b.targets.stop - inputs for b in network.blocks[:-1]])
     first = torch.nn.functional.pad(counts.cumsum(0), (1, 0))
-    return ends.int(), first.int(), row[network.ends()[0]].int()
+    return network.layer_ends(), first.int(), network.rows()
 
 
 def rollout(
@@ -30,10 +28,8 @@ def rollout(
     forget: bool, keep: bool, level: int = -1,
 ) -> tuple[Tensor, ...]:  # fmt: skip
     """See `reference.rollout`; ``level`` is an instruction set, the best one by default."""
-    exact, (agents, mazes) = weights.dtype == torch.int8, (weights.shape[0], walls.shape[0])
-    goals = walls.new_empty((agents, mazes), dtype=torch.int32)
-    kept = [walls.new_empty((agents, mazes) if keep else (0,), dtype=torch.int32) for _ in range(3)]
-    kept.append(weights.new_empty((agents, mazes, network.width) if keep else (0,), dtype=torch.float32))
+    exact, agents = weights.dtype == torch.int8, len(weights)
+    goals, *kept = allocate(weights, walls, network, keep)
     # Integers in float32 are exact: one kernel serves both modes, and needs the weights as they are multiplied.
     weights, mask, walls, places, *state = (t.contiguous() for t in (weights.float(), mask, walls, places, *state))
     ends, first, rows = _wiring(network)

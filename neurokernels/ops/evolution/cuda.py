@@ -11,6 +11,7 @@ from neurokernels._core import tuned
 from neurokernels._core.cuda import launch, pointer
 from neurokernels.ops.evolution import fixed
 from neurokernels.ops.evolution.cuda_limits import MOST_DENSE, available, memory
+from neurokernels.ops.evolution.leaves import allocate
 from neurokernels.ops.evolution.network import ACTIVATIONS, INPUTS, Network
 from neurokernels.ops.evolution.philox import threshold
 
@@ -52,14 +53,11 @@ def _table() -> ctypes.Array[ctypes.c_uint32]:
 @cache
 def _wiring(network: Network, device: torch.device) -> tuple[Tensor, Tensor]:
     """The row that each connection reads, with its target where it is the target's last; where layers end. int32."""
-    inputs = len(network.inputs)
-    row = torch.tensor([*network.inputs, *(len(INPUTS) + u for u in range(network.width))])
-    source, target = network.ends()
+    target = network.ends()[1]
     last = torch.ones_like(target, dtype=torch.bool)
     last[:-1] = target[1:] != target[:-1]
-    wiring = row[source] + torch.where(last, target - inputs + 1, 0) * 2**16
-    ends = torch.tensor([block.targets.stop - inputs for block in network.blocks[:-1]])
-    return wiring.int().to(device), ends.int().to(device)
+    wiring = network.rows() + torch.where(last, target - len(network.inputs) + 1, 0) * 2**16
+    return wiring.int().to(device), network.layer_ends().to(device)
 
 
 @cache
@@ -82,9 +80,7 @@ def rollout(
 ) -> tuple[Tensor, ...]:  # fmt: skip
     """See `reference.rollout`."""
     exact, agents, (mazes, height, width) = weights.dtype == torch.int8, len(weights), walls.shape
-    goals = walls.new_empty((agents, mazes), dtype=torch.int32)
-    kept = [walls.new_empty((agents, mazes) if keep else (0,), dtype=torch.int32) for _ in range(3)]
-    kept.append(walls.new_empty((agents, mazes, network.width) if keep else (0,), dtype=torch.float32))
+    goals, *kept = allocate(weights, walls, network, keep)
     weights, mask, walls, places, *state = (t.contiguous() for t in (weights, mask, walls, places, *state))
     tiles, config = _tiles(network), tuned.choice("maze_rollout", weights, network.width)
     # Few warps are better spread: with half as many mazes each, a step takes less time.

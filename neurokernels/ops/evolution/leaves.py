@@ -20,6 +20,14 @@ for _op in ("maze_rollout", "offspring"):
     )
 
 
+def allocate(weights: Tensor, walls: Tensor, network: Network, keep: bool) -> tuple[Tensor, ...]:
+    """The empty goals ``[P, M]`` and state after a rollout, ``[0]`` unless it is kept, for real tensors and fakes."""
+    agents, mazes = weights.shape[0], walls.shape[0]
+    kept = [walls.new_empty((agents, mazes) if keep else (0,), dtype=torch.int32) for _ in range(3)]
+    units = walls.new_empty((agents, mazes, network.width) if keep else (0,), dtype=torch.float32)
+    return walls.new_empty((agents, mazes), dtype=torch.int32), *kept, units
+
+
 def _rollout(
     weights: Tensor, mask: Tensor, walls: Tensor, places: Tensor, state: list[Tensor], network: str, steps: int,
     forget: bool, keep: bool, backend: str,
@@ -34,10 +42,7 @@ def _rollout_fake(
     weights: Tensor, mask: Tensor, walls: Tensor, places: Tensor, state: list[Tensor], network: str, steps: int,
     forget: bool, keep: bool, backend: str,
 ) -> tuple[Tensor, ...]:  # fmt: skip
-    agents, mazes, width = weights.shape[0], walls.shape[0], Network.parse(network).width
-    kept = [walls.new_empty((agents, mazes) if keep else (0,), dtype=torch.int32) for _ in range(3)]
-    units = walls.new_empty((agents, mazes, width) if keep else (0,), dtype=torch.float32)
-    return walls.new_empty((agents, mazes), dtype=torch.int32), *kept, units
+    return allocate(weights, walls, Network.parse(network), keep)
 
 
 def _offspring(weights: Tensor, *arguments: Any) -> tuple[Tensor, Tensor]:

@@ -133,6 +133,15 @@ class Network:
         targets = [torch.tensor(b.targets).repeat_interleave(len(b.sources)) for b in self.blocks]
         return torch.cat(sources), torch.cat(targets)
 
+    def rows(self) -> Tensor:
+        """What every connection reads, ``[E]`` int32: all inputs there can be are numbered first, then hidden units."""
+        row = torch.tensor([*self.inputs, *(len(INPUTS) + unit for unit in range(self.width))])
+        return row[self.ends()[0]].int()
+
+    def layer_ends(self) -> Tensor:
+        """Where each hidden layer ends, counted in hidden units, int32."""
+        return torch.tensor([b.targets.stop - len(self.inputs) for b in self.blocks[:-1]]).int()
+
     def fan_in(self) -> Tensor:
         """How many connections the target of each connection can have, ``[E]`` int64."""
         return torch.cat([torch.full((b.size,), len(b.sources)) for b in self.blocks])

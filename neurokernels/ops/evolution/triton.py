@@ -8,6 +8,7 @@ from torch import Tensor
 from neurokernels._core import tuned
 from neurokernels._core.triton import on_device
 from neurokernels.ops.evolution import fixed
+from neurokernels.ops.evolution.leaves import allocate
 from neurokernels.ops.evolution.network import COMMANDS, INPUTS, Network
 from neurokernels.ops.evolution.philox import Stream, threshold
 from neurokernels.ops.evolution.reference import lineage
@@ -51,9 +52,7 @@ def rollout(
 ) -> tuple[Tensor, ...]:  # fmt: skip
     """See `reference.rollout`."""
     exact, agents, (mazes, height, width) = weights.dtype == torch.int8, len(weights), walls.shape
-    goals = walls.new_empty((agents, mazes), dtype=torch.int32)
-    kept = [walls.new_empty((agents, mazes) if keep else (0,), dtype=torch.int32) for _ in range(3)]
-    kept.append(walls.new_empty((agents, mazes, network.width) if keep else (0,), dtype=torch.float32))
+    goals, *kept = allocate(weights, walls, network, keep)
     matrices, layer = _dense(weights, mask, network)
     knots = torch.tensor(fixed.KNOTS, dtype=torch.int32, device=walls.device)
     least = 32 if exact else 16  # of the inner sizes of a product

@@ -15,15 +15,6 @@ _NEURON = (
     "Tensor? table, str rule"
 )
 
-backends.register(
-    "lif",
-    backends.Backend("cpu", ("cpu",), lambda x: native.reason(), "neurokernels.ops.lif.cpu"),
-    backends.Backend("cuda", (), cuda.refuses, "neurokernels.ops.lif.cuda", lambda x: _yields(x)),
-    backends.Backend("triton", (), triton.refuses, "neurokernels.ops.lif.triton"),
-    backends.Backend("reference", (), lambda x: None, "neurokernels.ops.lif.reference"),
-)
-backends.register("leaky_integrate", *backends.rows("lif"))
-
 
 def _yields(x: Tensor) -> str | None:
     """Why ``auto`` leaves a layer to Triton, or None."""
@@ -31,6 +22,16 @@ def _yields(x: Tensor) -> str | None:
     if tuned.choice("lif", x, total)["small"]:
         return None
     return f"a layer of {total} neurons fills a GPU, where Triton's kernels take fewer instructions"
+
+
+backends.register(
+    "lif",
+    backends.Backend("cpu", ("cpu",), lambda x: native.reason(), "neurokernels.ops.lif.cpu"),
+    backends.Backend("cuda", (), cuda.refuses, "neurokernels.ops.lif.cuda", _yields),
+    backends.Backend("triton", (), triton.refuses, "neurokernels.ops.lif.triton"),
+    backends.Backend("reference", (), lambda x: None, "neurokernels.ops.lif.reference"),
+)
+backends.register("leaky_integrate", *backends.rows("lif"))
 
 
 def _kernels(backend: str, x: Tensor) -> ModuleType:

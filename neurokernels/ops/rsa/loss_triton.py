@@ -6,14 +6,12 @@ fixed order.
 Losses that are sums over pairs are `loss_closed` on the GPU: a handful of torch's products, and no N x N matrix.
 """
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
 from neurokernels._core import tuned
 from neurokernels._core.covariance import compute_dtype
-from neurokernels._core.triton import on_device
+from neurokernels._core.triton import launch_wide
 from neurokernels.ops.rsa import loss_closed, loss_pairs, loss_rows
 from neurokernels.ops.rsa.loss_leaves import Options
 from neurokernels.ops.rsa.loss_rows import flat
@@ -25,11 +23,6 @@ ROOM = 1 << 26
 
 def _cdiv(a: int, b: int) -> int:
     return -(-a // b)
-
-
-def _launch(kernel: Any, grid: tuple[int, ...], like: Tensor, warps: int, stages: int, **arguments: Any) -> None:
-    with on_device(like):
-        kernel[grid](**arguments, num_warps=warps, num_stages=stages, maxnreg=255, enable_fp_fusion=True)
 
 
 def rsa_loss(
@@ -70,7 +63,7 @@ def log_odds(f: Tensor, target: Tensor, o: Options, gradient: bool) -> tuple[Ten
         blocks = across * count
         work = f.new_empty((items, count * tile, across * tile)) if gradient else None
         partial = f.new_empty((items, blocks))
-        _launch(
+        launch_wide(
             pairs_kernel, (items * blocks,), f, warps, stages, f=f, target=target, work=work, partial=partial, n=n, d=d,
             m=target.shape[-1], item=target.stride(0), row=target.stride(1) if o.kind == "square" else 0, first=first,
             blocks=blocks, across=across, eps=o.eps, weight=o.factor / (n * (n - 1) // 2), KIND=o.kind,
@@ -79,7 +72,7 @@ def log_odds(f: Tensor, target: Tensor, o: Options, gradient: bool) -> tuple[Ten
         )  # fmt: skip
         value += partial.sum(-1, dtype=torch.float64)
         if df is not None:
-            _launch(
+            launch_wide(
                 gradient_kernel, (items * across, _cdiv(d, columns)), f, min(warps, 8), stages, f=f, work=work, df=df,
                 n=n, d=d, first=first, tiles=count, across=across, ADD=first > 0, PRECISION=precision, TILE=tile,
                 COLUMNS=columns, INNER=inner,

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from neurokernels._core import tuned
 from neurokernels._core.covariance import compute_dtype
-from neurokernels._core.triton import on_device
+from neurokernels._core.triton import launch_product
 from neurokernels.ops.rsa import reference
 from neurokernels.ops.rsa.rdm_leaves import allocate, centred
 from neurokernels.ops.rsa.triton_kernels import (
@@ -53,13 +53,6 @@ def _sizes(a: Tensor, b: Tensor) -> Tensor:
     return (a * b).sum(-1).mul_(0.5)
 
 
-def _launch(kernel: Any, grid: tuple[int, ...], like: Tensor, warps: int, stages: int = 2, **arguments: Any) -> None:
-    if 0 in grid:
-        return
-    with on_device(like):
-        kernel[grid](**arguments, num_warps=warps, num_stages=stages, enable_fp_fusion=True)
-
-
 def _precision(x: Tensor) -> str:
     return "ieee" if x.dtype == torch.float64 else "tf32x3"
 
@@ -82,14 +75,14 @@ def rdm(x: Tensor, metric: str, condensed: bool) -> Tensor:
     }  # fmt: skip
     config = tuned.choice("rdm", out, n)
     count, tiles = _upper(n, config["tile"])
-    _launch(
+    launch_product(
         distance_kernel, (items * count,), x, config["warps"], config["stages"],
         **shared, a=a, b=b, m=m, blocks=count, tiles=tiles, PRECISION=_precision(out), TILE=config["tile"],
         DEPTH=config["depth"],
     )  # fmt: skip
     if metric != "crossnobis":
         count, tiles = _upper(n, 32)
-        _launch(
+        launch_product(
             refine_kernel, (items * count,), x, 4,
             **shared, a=_flat(first), b=_flat(second), m=first.shape[-1], blocks=count, tiles=tiles,
             direct=reference.scale_of(x, metric), near=_NEAR, TILE=32,
@@ -109,13 +102,13 @@ def rdm_backward(g: Tensor, x: Tensor, d: Tensor, metric: str, condensed: bool) 
     }  # fmt: skip
     config = tuned.choice("rdm", out, n)
     rows = config["tile"]
-    _launch(
+    launch_product(
         gradient_kernel, (items * _cdiv(n, rows), _cdiv(m, 64)), x, config["warps"], config["stages"],
         **shared, y=a, blocks=_cdiv(n, rows), ROOT=root, PRECISION=_precision(a), ROWS=rows, OTHERS=config["depth"],
         COLUMNS=64,
     )  # fmt: skip
     if root:
-        _launch(
+        launch_product(
             close_gradient_kernel, (items * _cdiv(n, 16), _cdiv(m, 16)), x, 4,
             **shared, y=_flat(first), blocks=_cdiv(n, 16), ROWS=16, COLUMNS=16,
         )  # fmt: skip

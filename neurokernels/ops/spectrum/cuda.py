@@ -11,12 +11,9 @@ from torch import Tensor
 from neurokernels._core import cuda, eigh_reference
 from neurokernels.ops.spectrum import reference, subspace
 from neurokernels.ops.spectrum.cuda_limits import fits
-from neurokernels.ops.spectrum.leaves import compute_dtype
+from neurokernels.ops.spectrum.leaves import SWEEPS, compute_dtype
 
-#: Sweeps after which the solver gives up. Six to nine are needed, up to twenty for matrices graded over many decades.
-SWEEPS = 30
-
-#: The kernels of csrc/cuda/eigh.cu by the largest matrix: warps of a block, and bytes of shared memory by element.
+#: Warps of a block of the kernels of csrc/cuda/eigh.cu, by the largest matrix that they take.
 _PARTS = {8: 1, 16: 1, 32: 1, 64: 4, 128: 8}
 _PARTS_OF_DOUBLES = _PARTS | {128: 16}
 

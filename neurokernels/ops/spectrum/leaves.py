@@ -23,6 +23,11 @@ for _op, _on_cuda, _yields, _refuses in (
     )
 
 
+#: Sweeps after which a Jacobi solver of a GPU gives up. Six to nine are needed, up to twenty for matrices graded over
+#: many decades.
+SWEEPS = 30
+
+
 def compute_dtype(x: Tensor) -> torch.dtype:
     """Half precision computes in and returns float32."""
     return torch.promote_types(x.dtype, torch.float32)

@@ -10,12 +10,9 @@ from neurokernels._core import eigh_reference
 from neurokernels._core.covariance_triton import centred, covariance_forward, rank_update
 from neurokernels._core.triton import on_device
 from neurokernels.ops.spectrum import reference, subspace
-from neurokernels.ops.spectrum.leaves import compute_dtype
+from neurokernels.ops.spectrum.leaves import SWEEPS, compute_dtype
 from neurokernels.ops.spectrum.triton_jacobi import eigh_kernel
 from neurokernels.ops.spectrum.triton_limits import fits
-
-#: Sweeps after which the solver gives up. Six to nine are needed, up to twenty for matrices graded over many decades.
-SWEEPS = 30
 
 #: Up to so many vectors the gradient of a spectrum is bound by memory, and one pass is what counts.
 FEW = 64
