@@ -11,7 +11,7 @@ LIGHT = ("test_schema", "test_faketensor")  # what a kernel may get wrong; the o
 
 
 def test_opcheck(op, sample, backend):
-    thorough = backend == op.usual and sample in op.samples[:2]
+    thorough = backend == op.usual and sample is op.samples[1]
     calls = leaf_calls(op, sample, backend)
     assert {overload.__name__.partition(".")[0] for overload, *_ in calls} == op.leaves
     for overload, arguments, _ in calls:

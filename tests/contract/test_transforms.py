@@ -53,7 +53,7 @@ def subsets(sample):
 @pytest.mark.parametrize("dim", [0, -1])
 def test_vmap(op, sample, backend, dim):
     function = positional(op, sample)
-    for which in subsets(sample):
+    for which in subsets(sample) if dim == 0 else subsets(sample)[-1:]:
         values, dims, each = mapped(sample, which, dim)
         with forced(op, backend):
             got = torch.vmap(function, dims)(*values)

@@ -150,9 +150,8 @@ def test_batches_and_strides(route, take):
     x, y = related(2, 1, 12, 5)
     found = run(x, y)
     assert [t.shape for t in found] == [(2, 1), x.shape, y.shape]
-    for item in ((0, 0), (1, 0)):
-        for one, batched in zip(run(x[item], y[item]), found, strict=True):
-            assert torch.equal(one, batched[item])
+    for one, batched in zip(run(x[1, 0], y[1, 0]), found, strict=True):
+        assert torch.equal(one, batched[1, 0])
     spaced = torch.full((2, 1, 25, 16), torch.nan)[..., 1::2, 1::3]
     spaced.copy_(x)
     for ours, theirs in zip(run(spaced, y.transpose(0, 1).mT.contiguous().mT.transpose(0, 1)), found, strict=True):

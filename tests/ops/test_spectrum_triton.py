@@ -49,23 +49,23 @@ def check(a, **options):
     return values, vectors
 
 
-STEPS = torch.arange(12.0)
+STEPS = torch.arange(7.0)
 ZOO = {
-    "random": lambda: symmetric(1, 12)[0],
-    "rank deficient": lambda: of_values([0.0] * 8 + [1, 2, 3, 4]),
+    "random": lambda: symmetric(1, 7)[0],
+    "rank deficient": lambda: of_values([0.0] * 4 + [1, 2, 3]),
     "clustered": lambda: of_values(1 + 1e-6 * STEPS),
-    "two values": lambda: of_values([1.0, -1.0] * 6),
-    "graded": lambda: of_values(10.0**-STEPS),
-    "graded, both signs": lambda: of_values(10.0**-STEPS * (-1) ** STEPS),
-    "diagonal": lambda: torch.diag(STEPS - 5),
-    "descending": lambda: torch.diag(5 - STEPS),
-    "zero": lambda: torch.zeros(12, 12),
-    "minus identity": lambda: -torch.eye(12),
-    "ones": lambda: torch.ones(12, 12),
-    "exchange": lambda: torch.eye(12).flip(0),
-    "Wilkinson": lambda: torch.diag((STEPS - 5.5).abs()) + torch.ones(12, 12).tril(1).triu(-1) - torch.eye(12),
-    "huge": lambda: symmetric(1, 12)[0] * 1e36,
-    "tiny": lambda: symmetric(1, 12)[0] * 1e-36,
+    "two values": lambda: of_values([1.0, -1.0] * 3 + [1.0]),
+    "graded": lambda: of_values(100.0**-STEPS),
+    "graded, both signs": lambda: of_values(100.0**-STEPS * (-1) ** STEPS),
+    "diagonal": lambda: torch.diag(STEPS - 3),
+    "descending": lambda: torch.diag(3 - STEPS),
+    "zero": lambda: torch.zeros(7, 7),
+    "minus identity": lambda: -torch.eye(7),
+    "ones": lambda: torch.ones(7, 7),
+    "exchange": lambda: torch.eye(7).flip(0),
+    "Wilkinson": lambda: torch.diag((STEPS - 3).abs()) + torch.ones(7, 7).tril(1).triu(-1) - torch.eye(7),
+    "huge": lambda: symmetric(1, 7)[0] * 1e36,
+    "tiny": lambda: symmetric(1, 7)[0] * 1e-36,
 }  # fmt: skip
 
 
@@ -75,13 +75,20 @@ def test_eigh_of_any_matrix(name):
     check(ZOO[name]().double())
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
-@pytest.mark.parametrize(("count", "size"), [(3, 1), (17, 2), (1, 3), (5, 8), (3, 9), (1, 32), (1, 33)])
+@pytest.mark.parametrize(
+    ("count", "size", "dtype"),
+    [
+        (3, 1, torch.float32), (3, 1, torch.float64), (17, 2, torch.float32), (17, 2, torch.float64),
+        (1, 3, torch.float32), (5, 8, torch.float32), (2, 9, torch.float64), (1, 32, torch.float64),
+        (1, 33, torch.float32),
+    ],
+    ids=str,
+)  # fmt: skip
 def test_eigh_of_any_size(count, size, dtype):
     """Lanes that hold several matrices, one, and half of one; padding in each."""
     a = symmetric(count, size, dtype)
     values, vectors = check(a)
-    for one in range(count if size < 32 else 0):  # neighbours and batch leave no trace
+    for one in {0, count - 1} if size < 9 else ():  # neighbours and batch leave no trace
         assert torch.equal(triton.small_eigh(a[one])[1], vectors[one])
     if size < 32:
         alone, nothing = triton.small_eigh(a, vectors=False)
