@@ -164,9 +164,9 @@ def test_auto_leaves_large_layers_to_triton(monkeypatch):
 
 MUTANTS = {
     "a ring that is not waited for": ("wait<kStages - 1>();", "wait<kStages>();"),
-    "a stage refilled too early": ("xs.take(t, stage, values);", "xs.issue(t + 64, stage), xs.take(t, stage, values);"),
+    "a stage refilled too early": ("xs.take(stage, format, x);", "xs.issue(t + 64, stage), xs.take(stage, format, x);"),
     "a reset that is not one": ("return resets(u) ? target : u;", "return u;"),
-    "bits of two steps in one place": ("neuron.bits(u, left) << 2 * k;", "neuron.bits(u, left) << k;"),
+    "bits of two steps in one place": ("left > 0) << 2 * k;", "left > 0) << k;"),
     "bits of another neuron": ("[t / kChunk * r.total + h.n] = word", "[t / kChunk * r.total + (h.n ^ 1)] = word"),
 }  # fmt: skip
 
