@@ -9,6 +9,8 @@ from neurokernels import surrogate
 from neurokernels._core import accuracy
 from tests.ops.agreement import calls, check, identical, lattice, made, residuals_hold
 
+BACKENDS = ("reference", "cpu", "triton", "cuda")
+
 TABLE = surrogate.tabulated([0.1, 0.3, 0.9, 1.2, 0.7, 0.2, 0.4], low=-1.2, high=0.8)
 SURROGATES = (*surrogate.NAMED, TABLE)
 RESETS = list(product(("zero", "subtract", "none"), ("reach", "above"), (True, False)))

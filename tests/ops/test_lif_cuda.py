@@ -1,7 +1,7 @@
 """The CUDA kernels of LIF, emulated: all options, ways of copying, orders of threads, residuals, mutants."""
 
 import itertools
-import shutil
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -78,6 +78,22 @@ def test_every_order_of_threads(residual, dtype):
         identical(other.spikes, found[0].spikes, "spikes")
         for name, gradient in other.gradients.items():
             identical(gradient, found[0].gradients[name], name)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_every_order_of_threads_of_the_integrator(dtype):
+    """The same of `leaky_integrate`."""
+    found = []
+    for order, seed in (("forward", 0), ("reverse", 0), ("random", 1), ("random", 2)):
+        with switched_on(EmulatedDriver(order, seed)), nk.backend("cuda"), backends.record() as ran:
+            x = made(100, 64, dtype=dtype).x.requires_grad_()
+            decay = torch.full((64,), 0.9, requires_grad=True)
+            trace = nk.leaky_integrate(x, decay=decay, floor=-0.5)
+            found.append((trace, *torch.autograd.grad((trace * trace.detach().cos()).sum(), (x, decay))))
+        assert ran == [("leaky_integrate", "cuda")] * 2
+    for other in found[1:]:
+        for ours, theirs in zip(other, found[0], strict=True):
+            identical(ours, theirs, "trace or gradient")
 
 
 VIEWS = {
@@ -162,29 +178,38 @@ def test_auto_leaves_large_layers_to_triton(monkeypatch):
     )
 
 
+FLUSH = "    if (mode == kTiles) {\n      X* to"
 MUTANTS = {
     "a ring that is not waited for": ("wait<kStages - 1>();", "wait<kStages>();"),
     "a stage refilled too early": ("xs.take(stage, format, x);", "xs.issue(t + 64, stage), xs.take(stage, format, x);"),
     "a reset that is not one": ("return resets(u) ? target : u;", "return u;"),
     "bits of two steps in one place": ("left > 0) << 2 * k;", "left > 0) << k;"),
+    "a tile that goes out before all lanes filled it": (f"    __syncwarp();\n{FLUSH}", FLUSH),
     "bits of another neuron": ("[t / kChunk * r.total + h.n] = word", "[t / kChunk * r.total + (h.n ^ 1)] = word"),
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", MUTANTS)
+# The kernels that the mutants are tried with; compiling all of them would take long.
+INSTANCES = """
+NK_LIF_KERNEL(lif_forward_f32_bits, Forward, 128, (nk::lif::forward<float, nk::lif::kBits>))
+NK_LIF_KERNEL(lif_backward_f32_bits, Backward, 128, nk::lif::backward_bits<float>)
+"""
+
+
+@pytest.mark.parametrize("name", ["none", *MUTANTS])
 def test_mutants(name, tmp_path, monkeypatch):
-    """The same checks see each of these mistakes."""
-    old, new = MUTANTS[name]
-    text = (emulator.ROOT / "csrc/cuda/lif.cu").read_text()
+    """The same check sees each of these mistakes, and nothing in the source that has none."""
+    old, new = MUTANTS.get(name, ("", ""))
+    stream, text = ((emulator.ROOT / "csrc/cuda" / file).read_text() for file in ("lif_stream.cuh", "lif.cu"))
+    text = text.replace('#include "cuda/lif_stream.cuh"', stream.replace("#pragma once", ""))
     assert old in text
-    folder = tmp_path / "csrc"
-    shutil.copytree(emulator.ROOT / "csrc/cuda", folder)
-    source = folder / f"lif_{abs(hash(name))}.cu"
-    instances = "NK_LIF(f32, float)\n"
-    head, _, _ = text.replace(old, new).partition("NK_LIF(f32, float)")
-    source.write_text(head + instances)
+    source = tmp_path / f"mutant{abs(hash(name))}.cu"
+    head, _, _ = (text.replace(old, new) if old else text).partition("#define NK_LIF(")
+    source.write_text(head + INSTANCES)
     monkeypatch.setattr(emulator, "BUILT", tmp_path)
+    emulator.library(source)  # it compiles
     launch = lif.cuda.launch
     monkeypatch.setattr(lif.cuda, "launch", lambda _, *rest: launch(source.stem, *rest))
-    with switched_on(EmulatedDriver(folder=folder)), pytest.raises((AssertionError, RuntimeError)):
+    seen = pytest.raises((AssertionError, RuntimeError)) if old else nullcontext()
+    with switched_on(EmulatedDriver("reverse", folder=tmp_path)), seen:
         check("cuda", made(137, 32, learn=False, surrogate="boxcar", residual="bits"))

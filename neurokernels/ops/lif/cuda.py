@@ -127,9 +127,19 @@ def _block(total: int, warps: int) -> tuple[tuple[int, int, int], tuple[int, int
 
 
 def _launch(
-    source: str, name: str, arguments: ctypes.Structure, like: Tensor, total: int, read: int, written: int, rows: int = 0
+    source: str,
+    name: str,
+    arguments: ctypes.Structure,
+    like: Tensor,
+    total: int,
+    read: int,
+    written: int,
+    rows: int = 0,
 ) -> None:
-    """A warp for 32 neurons. Each has rings of tiles, of so many bytes a value in all, a tile of what it writes, and a ring of rows."""
+    """A warp for 32 neurons, with rings of tiles of what it reads, a tile of what it writes, a ring of rows.
+
+    ``read``, ``written`` and ``rows`` are bytes per neuron, and per step of the first two.
+    """
     warps: int = tuned.choice("lif", like, total)["warps"]
     grid, block = _block(total, warps)
     values = _STAGES * rules.CHUNK * read + rules.CHUNK * written + _STAGES * rows
