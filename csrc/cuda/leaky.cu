@@ -44,6 +44,7 @@ __device__ __forceinline__ void leaky_forward(const Leaky& p, unsigned char* mem
     c = at_least(leak.decay * c + input, leak.floor);
     trace.put(k, c);
   };
+  NK_ROLLED
   for (int i = 0; i < kStages; ++i) {
     xs.issue(i * kChunk, i);
     commit();
@@ -97,6 +98,7 @@ __device__ __forceinline__ void leaky_backward(const Leaky& p, unsigned char* me
   };
   const auto before = [&](int t) { return t > 0 && p.ddecay && h.exists ? cs.mine[(t - 1) * cs.time] : c0; };
   S next = before(last);  // asked for a chunk ahead
+  NK_ROLLED
   for (int i = 0; i < kStages; ++i) issue(last - i * kChunk, i);
   for (int t = last, stage = 0; t >= 0 && p.steps > 0; t -= kChunk, stage = (stage + 1) % kStages) {
     S g[kChunk], c[kChunk] = {}, x[kChunk] = {};

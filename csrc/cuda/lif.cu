@@ -107,6 +107,7 @@ __device__ __forceinline__ void forward(const Forward& p, unsigned char* memory)
   S* kept = static_cast<S*>(p.residual) + h.n;  // moves on with time
   S c = value_or<S>(r.v0, 0.0, h.n, h.exists);
   int left = value_or<int>(r.left, 0.0, h.n, h.exists);
+  NK_ROLLED
   for (int i = 0; i < kStages; ++i) {
     xs.issue(i * kChunk, i);
     commit();
@@ -178,6 +179,7 @@ __device__ __forceinline__ void backward_bits(const Backward& p, unsigned char* 
     words.issue(t / kChunk - (t < 0), stage);
     commit();
   };
+  NK_ROLLED
   for (int i = 0; i < kStages; ++i) issue(last - i * kChunk, i);
   uint32_t word = 0;
   const auto step = [&](auto attached, S g, int k) {
@@ -344,6 +346,7 @@ __device__ __forceinline__ void backward_replay(const Backward& p, unsigned char
   };
   Gradient<S> d = {value_or<S>(p.da, 0.0, h.n, h.exists), 0, 0, 0, 0};
   int left_before = countdown(last);
+  NK_ROLLED
   for (int i = 0; i < kStages; ++i) issue(last - i * kChunk, i);
   for (int t = last, stage = 0; t >= 0 && r.steps > 0; t -= kChunk, stage = (stage + 1) % kStages) {
     S g[kChunk], x[kChunk] = {}, u[kChunk] = {}, sigma[kChunk];

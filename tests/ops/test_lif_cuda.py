@@ -168,6 +168,20 @@ def test_special_values():
             identical(ours, theirs, str(options))
 
 
+@pytest.mark.parametrize("chosen", ["atan", "fast_sigmoid", "sigmoid"])
+def test_surrogates_far_away(chosen):
+    """Quotients by numbers that have no inverse in single precision are zero, not NaN, and those of NaN are NaN."""
+    x = torch.tensor([[1e15, -1e19, 1e30, torch.inf, -torch.inf, torch.nan]])
+    for backend in ("cuda", "reference"):
+        with nk.backend(backend):
+            leaf = x.clone().requires_grad_()
+            spikes = nk.lif(leaf, decay=0.5, surrogate=chosen).spikes
+            (dx,) = torch.autograd.grad(spikes.sum(), leaf)
+        assert dx[0, :2].abs().max() < 1e-28
+        assert dx[0, 2:5].tolist() == [0.0] * 3
+        assert dx[0, 5].isnan()
+
+
 def test_auto_leaves_large_layers_to_triton(monkeypatch):
     small, large = torch.empty(3, 8192), torch.empty(3, 1 << 17)
     rows = {row.name: row for row in backends.rows("lif")}
