@@ -221,6 +221,7 @@ def test_mutants(name, tmp_path, monkeypatch):
     head, _, _ = (text.replace(old, new) if old else text).partition("#define NK_LIF(")
     source.write_text(head + INSTANCES)
     monkeypatch.setattr(emulator, "BUILT", tmp_path)
+    monkeypatch.setattr(emulator, "FLAGS", (*emulator.FLAGS, "-O0"))  # the compiler takes longer than the kernels
     emulator.library(source)  # it compiles
     launch = lif.cuda.launch
     monkeypatch.setattr(lif.cuda, "launch", lambda _, *rest: launch(source.stem, *rest))
