@@ -95,6 +95,22 @@ __device__ __forceinline__ To narrow(T value) {
   return Narrow<To>::from(value);
 }
 
+/// Two numbers in a word, the first one in its lower half.
+template <class To>
+__device__ __forceinline__ uint32_t pair(float low, float high);
+template <>
+__device__ __forceinline__ uint32_t pair<Bfloat16>(float low, float high) {
+  uint32_t both;
+  asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(both) : "f"(high), "f"(low));
+  return both;
+}
+template <>
+__device__ __forceinline__ uint32_t pair<Float16>(float low, float high) {
+  uint32_t both;
+  asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(both) : "f"(high), "f"(low));
+  return both;
+}
+
 // The smaller and the larger of two numbers; NaN if one of them is.
 __device__ __forceinline__ float smaller(float a, float b) {
   asm("min.NaN.f32 %0, %0, %1;" : "+f"(a) : "f"(b));

@@ -35,15 +35,16 @@ __device__ __forceinline__ void leaky_forward(const Leaky& p, unsigned char* mem
   if (h.first >= p.total) return;
   const Leak<S> leak(p, h);
   const Format<X> format(p.is_float16);
-  const Stream<X> xs(p.x, memory + threadIdx.x / kLanes * Stream<X>::kBytes, h, p.width, p.steps);
-  S* trace = place<S>(p.trace, h.exists ? h.n : 0, p.width);  // moves on with time
+  unsigned char* const mine = memory + threadIdx.x / kLanes * (Stream<X>::kBytes + Sink<S>::kBytes);
+  Stream<X> xs(p.x, mine, h, p.width, p.steps);
+  const Sink<S> trace(p.trace, mine + Stream<X>::kBytes, h, p.width, Format<S>(false));
   S c = value_or<S>(p.v0, 0.0, h.n, h.exists);
-  const auto step = [&](X value) {
-    c = leak.decay * c + leak.gain * format.widen(value);
-    c = c <= leak.floor ? leak.floor : c;
-    if (h.exists) *trace = c;
-    trace += p.trace.time;
+  const auto step = [&](S x, int k) {
+    const S input = leak.gain * x;
+    c = at_least(leak.decay * c + input, leak.floor);
+    trace.put(k, c);
   };
+  NK_ROLLED
   for (int i = 0; i < kStages; ++i) {
     xs.issue(i * kChunk, i);
     commit();
@@ -51,18 +52,20 @@ __device__ __forceinline__ void leaky_forward(const Leaky& p, unsigned char* mem
   for (int t = 0, stage = 0; t < p.steps; t += kChunk, stage = (stage + 1) % kStages) {
     wait<kStages - 1>();
     __syncwarp();
-    if (t + kChunk <= p.steps) {
-      X values[kChunk];
-      xs.take(t, stage, values);
+    const int count = min(kChunk, p.steps - t);
+    if (count == kChunk) {
+      S x[kChunk];
+      xs.take(stage, format, x);
       __syncwarp();
       xs.issue(t + kStages * kChunk, stage);
       NK_UNROLL
-      for (int k = 0; k < kChunk; ++k) step(values[k]);
+      for (int k = 0; k < kChunk; ++k) step(x[k], k);
     } else {
       NK_ROLLED
-      for (int k = 0; k < p.steps - t; ++k) step(xs.take(t, stage, k));
+      for (int k = 0; k < count; ++k) step(format.widen(xs.take(stage, k)), k);
     }
     commit();
+    trace.flush(t, count);
   }
 }
 
@@ -73,16 +76,18 @@ __device__ __forceinline__ void leaky_backward(const Leaky& p, unsigned char* me
   if (h.first >= p.total) return;
   const Leak<S> leak(p, h);
   const Format<X> format(p.is_float16);
-  const bool reads_x = p.x.mode != kNothing, reads_trace = p.trace.mode != kNothing, writes = p.dx.mode && h.exists;
+  const Format<S> as_it_is(false);
+  const bool reads_x = p.x.mode != kNothing, reads_trace = p.trace.mode != kNothing;
   const int rings = Stream<S>::kBytes * (reads_trace ? 2 : 1) + (reads_x ? Stream<X>::kBytes : 0);
-  unsigned char* at = memory + threadIdx.x / kLanes * rings;
-  const Stream<S> gs(p.g, at, h, p.width, p.steps);
+  unsigned char* at = memory + threadIdx.x / kLanes * (rings + Sink<X>::kBytes);
+  Stream<S> gs(p.g, at, h, p.width, p.steps);
   at += Stream<S>::kBytes;
-  const Stream<S> cs(p.trace, at, h, p.width, reads_trace ? p.steps : 0);
+  Stream<S> cs(p.trace, at, h, p.width, p.steps);
   at += reads_trace ? Stream<S>::kBytes : 0;
-  const Stream<X> xs(p.x, at, h, p.width, reads_x ? p.steps : 0);
-  X* dx = place<X>(p.dx, h.exists ? h.n : 0, p.width) + p.steps * p.dx.time;  // moves back with time
-  const S first = value_or<S>(p.v0, 0.0, h.n, h.exists);
+  Stream<X> xs(p.x, at, h, p.width, p.steps);
+  at += reads_x ? Stream<X>::kBytes : 0;
+  const Sink<X> dx(p.dx, at, h, p.width, format);
+  const S c0 = value_or<S>(p.v0, 0.0, h.n, h.exists);
   S a = 0, ddecay = 0, dgain = 0;
   const int last = (p.steps - 1) / kChunk * kChunk;
   const auto issue = [&](int t, int stage) {
@@ -91,30 +96,39 @@ __device__ __forceinline__ void leaky_backward(const Leaky& p, unsigned char* me
     xs.issue(t, stage);
     commit();
   };
+  const auto before = [&](int t) { return t > 0 && p.ddecay && h.exists ? cs.mine[(t - 1) * cs.time] : c0; };
+  S next = before(last);  // asked for a chunk ahead
+  NK_ROLLED
   for (int i = 0; i < kStages; ++i) issue(last - i * kChunk, i);
   for (int t = last, stage = 0; t >= 0 && p.steps > 0; t -= kChunk, stage = (stage + 1) % kStages) {
-    S g[kChunk], c[kChunk];
-    X x[kChunk];
-    const S before = t > 0 && p.ddecay && h.exists ? cs.mine[(t - 1) * cs.time] : first;
+    S g[kChunk], c[kChunk] = {}, x[kChunk] = {};
+    const S start = next;
     wait<kStages - 1>();
     __syncwarp();
-    gs.take(t, stage, g);
-    cs.take(t, stage, c);
-    xs.take(t, stage, x);
+    gs.take(stage, as_it_is, g);
+    cs.take(stage, as_it_is, c);
+    xs.take(stage, format, x);
     __syncwarp();
     issue(t - kStages * kChunk, stage);
+    next = before(t - kChunk);
     const int count = min(kChunk, p.steps - t);
-    NK_UNROLL
-    for (int k = kChunk - 1; k >= 0; --k) {
-      if (k >= count) continue;
-      S z = g[k] + a;
-      z = reads_trace && c[k] <= leak.dead_at ? S(0) : z;
-      dx -= p.dx.time;
-      if (writes) *dx = format.narrow(leak.gain * z);
-      ddecay += z * (k == 0 ? before : c[k > 0 ? k - 1 : 0]);
-      dgain += z * format.widen(x[k]);
-      a = leak.decay * z;
-    }
+    const auto chunk = [&](auto whole) {
+      NK_UNROLL
+      for (int k = kChunk - 1; k >= 0; --k) {
+        if (!whole.value && k >= count) continue;
+        S z = g[k] + a;
+        z = reads_trace && c[k] <= leak.dead_at ? S(0) : z;
+        dx.put(k, leak.gain * z);
+        ddecay += z * (k == 0 ? start : c[k > 0 ? k - 1 : 0]);
+        dgain += z * x[k];
+        a = leak.decay * z;
+      }
+    };
+    if (count == kChunk)
+      chunk(Flag<true>{});
+    else
+      chunk(Flag<false>{});
+    dx.flush(t, count);
   }
   store_if(p.dv0, h, a);
   store_if(p.ddecay, h, ddecay);

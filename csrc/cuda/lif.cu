@@ -41,7 +41,8 @@ __device__ __forceinline__ double above(double x) {
 }
 
 /// A neuron of type S in registers. Options are numbers, so that a step has few instructions and no branch: a reset above the threshold
-/// is one that reaches the next number, no floor is one at minus infinity, a membrane without a reset has zero subtracted.
+/// is one that reaches the next number, no floor is one at minus infinity, a membrane without a reset has zero subtracted. Only whether
+/// neurons rest is known when a step is compiled (RESTS), for they seldom do.
 template <class S>
 struct Neuron {
   S decay, threshold, gain, v_reset, reset_at, less, floor, dead_at, slope;
@@ -66,26 +67,27 @@ struct Neuron {
     dead_at = p.has_floor ? floor : infinity - infinity;  // NaN: nothing is below it
   }
 
-  /// The membrane before the reset. NaN passes the floor. Without refractory steps `left` stays zero.
+  /// The membrane before the reset. NaN passes the floor.
+  template <bool RESTS>
   __device__ __forceinline__ S membrane(S x, S c, int left) const {
-    S u = decay * c + gain * x;
-    u = u <= floor ? floor : u;
-    return left > 0 ? v_reset : u;
+    const S input = gain * x, u = at_least(decay * c + input, floor);
+    return RESTS && left > 0 ? v_reset : u;
   }
+  __device__ __forceinline__ bool fires(S u) const { return u >= threshold; }
   __device__ __forceinline__ bool resets(S u) const { return u >= reset_at; }
   __device__ __forceinline__ bool is_dead(S u, bool resting) const { return resting | (u <= dead_at); }
   __device__ __forceinline__ S carried(S u) const {
     const S target = to_v_reset ? v_reset : u - less;
     return resets(u) ? target : u;
   }
-  __device__ __forceinline__ int rest(S u, int left) const { return u >= threshold ? refractory : max(left - 1, 0); }
+  __device__ __forceinline__ int rest(S u, int left) const { return fires(u) ? refractory : max(left - 1, 0); }
 
   /// Bit 0 where dL/ds reaches u, bit 1 where dL/dc does.
-  __device__ __forceinline__ uint32_t bits(S u, int left) const {
-    const bool live = !is_dead(u, left > 0);
+  __device__ __forceinline__ uint32_t bits(S u, bool resting) const {
+    const bool live = !is_dead(u, resting);
     const bool takes = live & (!boxcar | (fabs(slope * (u - threshold)) < S(1)));
     const bool keeps = live & !(to_v_reset & resets(u));
-    return uint32_t{takes} | uint32_t{keeps} << 1;
+    return (takes ? 1u : 0u) | (keeps ? 2u : 0u);
   }
 };
 
@@ -99,44 +101,53 @@ __device__ __forceinline__ void forward(const Forward& p, unsigned char* memory)
   if (h.first >= r.total) return;
   const Neuron<S> neuron(r, h);
   const Format<X> format(r.is_float16);
-  const Stream<X> xs(p.x, memory + threadIdx.x / kLanes * Stream<X>::kBytes, h, r.width, r.steps);
-  X* spikes = place<X>(p.spikes, h.exists ? h.n : 0, r.width);  // moves on with time, as what is kept does
-  S* kept = static_cast<S*>(p.residual) + h.n;
+  unsigned char* const mine = memory + threadIdx.x / kLanes * (Stream<X>::kBytes + Sink<X>::kBytes);
+  Stream<X> xs(p.x, mine, h, r.width, r.steps);
+  const Sink<X> spikes(p.spikes, mine + Stream<X>::kBytes, h, r.width, format);
+  S* kept = static_cast<S*>(p.residual) + h.n;  // moves on with time
   S c = value_or<S>(r.v0, 0.0, h.n, h.exists);
   int left = value_or<int>(r.left, 0.0, h.n, h.exists);
+  NK_ROLLED
   for (int i = 0; i < kStages; ++i) {
     xs.issue(i * kChunk, i);
     commit();
   }
   uint32_t word = 0;
-  const auto step = [&](X value, int k) {
-    const S u = neuron.membrane(format.widen(value), c, left);
-    if (h.exists) *spikes = format.spike(u >= neuron.threshold);
-    spikes += p.spikes.time;
+  const auto step = [&](auto rests, S x, int k) {
+    const S u = neuron.template membrane<rests.value>(x, c, left);
+    spikes.put(k, neuron.fires(u) ? S(1) : S(0));
     if (KIND == kMembrane) {
       if (h.exists) *kept = u;
       kept += r.total;
     }
-    if (KIND == kBits) word |= neuron.bits(u, left) << 2 * k;
+    if (KIND == kBits) word |= neuron.bits(u, rests.value && left > 0) << 2 * k;
     c = neuron.carried(u);
-    left = neuron.rest(u, left);
+    if (rests.value) left = neuron.rest(u, left);
+  };
+  const auto chunk = [&](auto rests, const S(&x)[kChunk]) {
+    NK_UNROLL
+    for (int k = 0; k < kChunk; ++k) step(rests, x[k], k);
   };
   for (int t = 0, stage = 0; t < r.steps; t += kChunk, stage = (stage + 1) % kStages) {
     wait<kStages - 1>();
     __syncwarp();
     word = 0;
-    if (t + kChunk <= r.steps) {
-      X values[kChunk];
-      xs.take(t, stage, values);
+    const int count = min(kChunk, r.steps - t);
+    if (count == kChunk) {
+      S x[kChunk];
+      xs.take(stage, format, x);
       __syncwarp();
       xs.issue(t + kStages * kChunk, stage);
-      NK_UNROLL
-      for (int k = 0; k < kChunk; ++k) step(values[k], k);
+      if (r.refractory)
+        chunk(Flag<true>{}, x);
+      else
+        chunk(Flag<false>{}, x);
     } else {
       NK_ROLLED
-      for (int k = 0; k < r.steps - t; ++k) step(xs.take(t, stage, k), k);
+      for (int k = 0; k < count; ++k) step(Flag<true>{}, format.widen(xs.take(stage, k)), k);
     }
     commit();
+    spikes.flush(t, count);
     const bool more = h.exists && t + kChunk < r.steps;
     if (KIND == kBits && h.exists) static_cast<uint32_t*>(p.residual)[t / kChunk * r.total + h.n] = word;
     if (KIND == kPlain && p.residual && more) kept[t / kChunk * r.total] = c;
@@ -156,46 +167,59 @@ __device__ __forceinline__ void backward_bits(const Backward& p, unsigned char* 
   if (h.first >= r.total) return;
   const Neuron<S> neuron(r, h);
   const Format<X> format(r.is_float16);
-  unsigned char* const mine = memory + threadIdx.x / kLanes * (Stream<X>::kBytes + Rows<uint32_t>::kBytes);
-  const Stream<X> gs(p.g, mine, h, r.width, r.steps);
-  const Rows<uint32_t> words(p.residual, mine + Stream<X>::kBytes, h);
-  X* dx = place<X>(p.dx, h.exists ? h.n : 0, r.width) + r.steps * p.dx.time;  // moves back with time
+  unsigned char* at = memory + threadIdx.x / kLanes * (Stream<X>::kBytes + Rows<uint32_t>::kBytes + Sink<X>::kBytes);
+  Stream<X> gs(p.g, at, h, r.width, r.steps);
+  const Rows<uint32_t> words(p.residual, at += Stream<X>::kBytes, h);
+  const Sink<X> dx(p.dx, at += Rows<uint32_t>::kBytes, h, r.width, format);
   const S peak = static_cast<S>(r.peak), through = peak * neuron.threshold;
-  const bool writes = p.dx.mode && h.exists;
   S a = value_or<S>(p.da, 0.0, h.n, h.exists);
   const int last = (r.steps - 1) / kChunk * kChunk;
-  for (int i = 0; i < kStages; ++i) {
-    gs.issue(last - i * kChunk, i);
-    words.issue(last / kChunk - i, i);
+  const auto issue = [&](int t, int stage) {
+    gs.issue(t, stage);
+    words.issue(t / kChunk - (t < 0), stage);
     commit();
-  }
+  };
+  NK_ROLLED
+  for (int i = 0; i < kStages; ++i) issue(last - i * kChunk, i);
   uint32_t word = 0;
-  const auto step = [&](X value, int k) {
-    S direct = peak * format.widen(value);
-    if (!r.detach) direct -= through * a;
+  const auto step = [&](auto attached, S g, int k) {
+    S direct = peak * g;
+    if (attached.value) direct -= through * a;
     const S z = (word >> 2 * k & 1 ? direct : S(0)) + (word >> (2 * k + 1) & 1 ? a : S(0));
-    dx -= p.dx.time;
-    if (writes) *dx = format.narrow(neuron.gain * z);
+    dx.put(k, neuron.gain * z);
     a = neuron.decay * z;
+  };
+  const auto chunk = [&](auto attached, const S(&g)[kChunk]) {
+    NK_UNROLL
+    for (int k = kChunk - 1; k >= 0; --k) step(attached, g[k], k);
   };
   for (int t = last, stage = 0; t >= 0 && r.steps > 0; t -= kChunk, stage = (stage + 1) % kStages) {
     wait<kStages - 1>();
     __syncwarp();
     word = h.exists ? words.take(stage) : 0;
-    X g[kChunk];
-    const bool whole = t + kChunk <= r.steps;
-    if (whole)
-      gs.take(t, stage, g);
-    else
-      NK_ROLLED for (int k = r.steps - t - 1; k >= 0; --k) step(gs.take(t, stage, k), k);
-    __syncwarp();
-    gs.issue(t - kStages * kChunk, stage);
-    words.issue(t / kChunk - kStages, stage);
-    commit();
-    if (whole) {
-      NK_UNROLL
-      for (int k = kChunk - 1; k >= 0; --k) step(g[k], k);
+    const int count = min(kChunk, r.steps - t);
+    S g[kChunk];
+    if (count == kChunk) {
+      gs.take(stage, format, g);
+    } else {
+      NK_ROLLED
+      for (int k = count - 1; k >= 0; --k) {
+        const S value = format.widen(gs.take(stage, k));
+        if (r.detach)
+          step(Flag<false>{}, value, k);
+        else
+          step(Flag<true>{}, value, k);
+      }
     }
+    __syncwarp();
+    issue(t - kStages * kChunk, stage);
+    if (count == kChunk) {
+      if (r.detach)
+        chunk(Flag<false>{}, g);
+      else
+        chunk(Flag<true>{}, g);
+    }
+    dx.flush(t, count);
   }
   store_if(p.dv0, h, a);
 }
@@ -212,6 +236,15 @@ __device__ __forceinline__ S interpolated(S y, const Rule& r, const S* table) {
   return within ? below + (position - static_cast<S>(index)) * (above - below) : S(0);
 }
 
+/// a / b for b >= 1, in single precision within a unit in the last place: IEEE's division has a branch, which no instruction of another
+/// step passes.
+__device__ __forceinline__ float quotient(float a, float b) {
+  const float inverse = reciprocal(b), first = a * inverse;
+  const float better = __fmaf_rn(__fmaf_rn(-b, first, a), inverse, first);
+  return b > 8.5e37f ? 0.0f : better;  // about 2^126: the inverse was flushed to zero
+}
+__device__ __forceinline__ double quotient(double a, double b) { return a / b; }
+
 /// The surrogate's derivative at each membrane less the threshold, the shape chosen once: neurokernels/surrogate.py.
 template <class S>
 __device__ __forceinline__ void surrogates(const S (&u)[kChunk], S threshold, const Rule& r, const S* table, S (&sigma)[kChunk]) {
@@ -227,9 +260,9 @@ __device__ __forceinline__ void surrogates(const S (&u)[kChunk], S threshold, co
   switch (r.shape) {
     NK_SHAPE(1, z < one ? peak : S(0));
     NK_SHAPE(2, peak * (z >= one ? S(0) : one - z));
-    NK_SHAPE(3, peak / (one + z * z));
-    NK_SHAPE(4, peak * exp(-z) / ((one + exp(-z)) * (one + exp(-z))));
-    NK_SHAPE(5, peak / ((one + z) * (one + z)));
+    NK_SHAPE(3, quotient(peak, one + z * z));
+    NK_SHAPE(4, quotient(peak * exp(-z), (one + exp(-z)) * (one + exp(-z))));
+    NK_SHAPE(5, quotient(peak, (one + z) * (one + z)));
     NK_SHAPE(6, peak * exp(-z * z));
     NK_SHAPE(7, peak * exp(-z));
     NK_SHAPE(8, interpolated(y, r, table));
@@ -238,6 +271,38 @@ __device__ __forceinline__ void surrogates(const S (&u)[kChunk], S threshold, co
       for (int k = 0; k < kChunk; ++k) sigma[k] = peak;
   }
 #undef NK_SHAPE
+}
+
+/// What the way back adds up, and carries.
+template <class S>
+struct Gradient {
+  S a, decay, threshold, gain, v_reset;
+};
+
+/// A chunk of the way back. Where GENERAL is false it is whole, and its resets are detached; where LEARNS is false no gradients of
+/// parameters are added up.
+template <bool LEARNS, bool GENERAL, class X, class S>
+__device__ __forceinline__ void back(const Neuron<S>& neuron, bool detach, int count, const S (&g)[kChunk], const S (&x)[kChunk],
+    const S (&u)[kChunk], const S (&sigma)[kChunk], S start, uint32_t resting, const Sink<X>& dx, Gradient<S>& d) {
+  NK_UNROLL
+  for (int k = kChunk - 1; k >= 0; --k) {
+    if (GENERAL && k >= count) continue;
+    const bool rests = resting >> k & 1, resets = neuron.resets(u[k]), dead = neuron.is_dead(u[k], rests);
+    const S from = g[k] * sigma[k];
+    S jump = 0;
+    if (GENERAL && !detach) jump = d.a * (neuron.to_v_reset ? neuron.v_reset - u[k] : -neuron.threshold) * sigma[k];
+    S keep = dead | (neuron.to_v_reset & resets) ? S(0) : d.a;
+    if (GENERAL) keep += dead ? S(0) : jump;
+    const S z = (dead ? S(0) : from) + keep;
+    dx.put(k, neuron.gain * z);
+    if (LEARNS) {
+      d.decay += z * (k == 0 ? start : neuron.carried(u[k > 0 ? k - 1 : 0]));
+      d.gain += z * x[k];
+      d.threshold += rests ? S(0) : -from - (neuron.subtracts & resets ? d.a : S(0)) - jump;
+      d.v_reset += !rests & neuron.to_v_reset & resets ? d.a : S(0);
+    }
+    d.a = neuron.decay * z;
+  }
 }
 
 template <class X, int KIND>
@@ -249,24 +314,23 @@ __device__ __forceinline__ void backward_replay(const Backward& p, unsigned char
   if (h.first >= r.total) return;
   const Neuron<S> neuron(r, h);
   const Format<X> format(r.is_float16);
+  const Format<S> as_it_is(false);
   // One ring for g, one for x where it is read, one for the membranes that were kept, one for what stands before each chunk.
   constexpr bool kMembranes = KIND == kMembrane;
   const bool reads_x = p.x.mode != kNothing, learns = p.ddecay || p.dthreshold || p.dgain || p.dv_reset;
   const int rings = Stream<X>::kBytes * (reads_x ? 2 : 1) + (kMembranes ? Kept::kBytes : 0) + Rows<S>::kBytes;
-  unsigned char* at = memory + threadIdx.x / kLanes * rings;
-  const Stream<X> gs(p.g, at, h, r.width, r.steps);
+  unsigned char* at = memory + threadIdx.x / kLanes * (rings + Sink<X>::kBytes);
+  Stream<X> gs(p.g, at, h, r.width, r.steps);
   at += Stream<X>::kBytes;
-  const Stream<X> xs(p.x, at, h, r.width, reads_x ? r.steps : 0);
+  Stream<X> xs(p.x, at, h, r.width, r.steps);
   at += reads_x ? Stream<X>::kBytes : 0;
-  const Kept us(p.u, at, h, 0, kMembranes ? r.steps : 0);
+  Kept us(p.u, at, h, 0, r.steps);
   at += kMembranes ? Kept::kBytes : 0;
   const Rows<S> before(p.residual, at, h);
-  X* dx = place<X>(p.dx, h.exists ? h.n : 0, r.width) + r.steps * p.dx.time;  // moves back with time
+  const Sink<X> dx(p.dx, at + Rows<S>::kBytes, h, r.width, format);
   const S* const table = static_cast<const S*>(p.table);
   const S c0 = value_or<S>(r.v0, 0.0, h.n, h.exists);
-  const int left0 = value_or<int>(r.left, 0.0, h.n, h.exists);
   const bool rests = r.refractory > 0;
-  S a = value_or<S>(p.da, 0.0, h.n, h.exists), ddecay = 0, dthreshold = 0, dgain = 0, dv_reset = 0;
   const int last = (r.steps - 1) / kChunk * kChunk;
   const auto issue = [&](int t, int stage) {
     gs.issue(t, stage);
@@ -275,66 +339,63 @@ __device__ __forceinline__ void backward_replay(const Backward& p, unsigned char
     before.issue(kMembranes ? t - 1 : t / kChunk - 1 - (t < 0), stage);
     commit();
   };
+  const auto countdown = [&](int t) {
+    if (!rests || t < 0 || !h.exists) return 0;
+    if (t == 0) return value_or<int>(r.left, 0.0, h.n, true);
+    return static_cast<int>(static_cast<const uint8_t*>(p.counts)[(t / kChunk - 1) * r.total + h.n]);
+  };
+  Gradient<S> d = {value_or<S>(p.da, 0.0, h.n, h.exists), 0, 0, 0, 0};
+  int left_before = countdown(last);
+  NK_ROLLED
   for (int i = 0; i < kStages; ++i) issue(last - i * kChunk, i);
   for (int t = last, stage = 0; t >= 0 && r.steps > 0; t -= kChunk, stage = (stage + 1) % kStages) {
-    X g[kChunk], x[kChunk];
-    S u[kChunk], sigma[kChunk];
+    S g[kChunk], x[kChunk] = {}, u[kChunk] = {}, sigma[kChunk];
     wait<kStages - 1>();
     __syncwarp();
-    gs.take(t, stage, g);
-    xs.take(t, stage, x);
-    if (kMembranes) us.take(t, stage, u);
+    gs.take(stage, format, g);
+    xs.take(stage, format, x);
+    if (kMembranes) us.take(stage, as_it_is, u);
     const S row = h.exists && t > 0 ? before.take(stage) : S(0);
     __syncwarp();
     issue(t - kStages * kChunk, stage);
     // The membranes of the chunk, from what stands before it, and a bit for each that rests.
     const S start = t == 0 ? c0 : kMembranes ? neuron.carried(row) : row;
-    int left = left0;
-    if (rests && t > 0) left = h.exists ? static_cast<const uint8_t*>(p.counts)[(t / kChunk - 1) * r.total + h.n] : 0;
     uint32_t resting = 0;
-    S c = start;
-    NK_UNROLL
-    for (int k = 0; k < kChunk; ++k) {
-      if (!kMembranes) {
-        u[k] = neuron.membrane(format.widen(x[k]), c, left);
-        c = neuron.carried(u[k]);
-      }
-      resting |= uint32_t{left > 0} << k;
-      left = rests ? neuron.rest(u[k], left) : 0;
-    }
-    surrogates(u, neuron.threshold, r, table, sigma);
-    const int count = min(kChunk, r.steps - t);
-    NK_UNROLL
-    for (int k = kChunk - 1; k >= 0; --k) {
-      if (k >= count) continue;
-      const S from = format.widen(g[k]) * sigma[k];
-      const bool resets = neuron.resets(u[k]);
-      S keep = neuron.to_v_reset & resets ? S(0) : a;
-      S jump = 0;
-      if (!r.detach) {
-        jump = a * (neuron.to_v_reset ? neuron.v_reset - u[k] : -neuron.threshold) * sigma[k];
-        keep += jump;
-      }
-      const S z = neuron.is_dead(u[k], resting >> k & 1) ? S(0) : from + keep;
-      dx -= p.dx.time;
-      if (p.dx.mode && h.exists) *dx = format.narrow(neuron.gain * z);
-      if (learns) {
-        const S previous = k == 0 ? start : neuron.carried(u[k > 0 ? k - 1 : 0]);
-        ddecay += z * previous;
-        dgain += z * format.widen(x[k]);
-        if (!(resting >> k & 1)) {
-          dthreshold += -from - (neuron.subtracts & resets ? a : S(0)) - jump;
-          dv_reset += neuron.to_v_reset & resets ? a : S(0);
+    const auto replay = [&](auto rests) {
+      S c = start;
+      int left = left_before;
+      NK_UNROLL
+      for (int k = 0; k < kChunk; ++k) {
+        if (!kMembranes) {
+          u[k] = neuron.template membrane<rests.value>(x[k], c, left);
+          c = neuron.carried(u[k]);
+        }
+        if (rests.value) {
+          resting |= (left > 0 ? 1u : 0u) << k;
+          left = neuron.rest(u[k], left);
         }
       }
-      a = neuron.decay * z;
-    }
+    };
+    if (rests)
+      replay(Flag<true>{});
+    else
+      replay(Flag<false>{});
+    left_before = countdown(t - kChunk);
+    surrogates(u, neuron.threshold, r, table, sigma);
+    const int count = min(kChunk, r.steps - t);
+    if (sizeof(S) > 4 || count < kChunk || !r.detach)
+      back<true, true>(neuron, r.detach, count, g, x, u, sigma, start, resting, dx, d);
+    else if (learns)
+      back<true, false>(neuron, true, count, g, x, u, sigma, start, resting, dx, d);
+    else
+      back<false, false>(neuron, true, count, g, x, u, sigma, start, resting, dx, d);
+    dx.flush(t, count);
   }
-  store_if(p.dv0, h, a);
-  store_if(p.ddecay, h, ddecay);
-  store_if(p.dthreshold, h, dthreshold);
-  store_if(p.dgain, h, dgain);
-  store_if(p.dv_reset, h, dv_reset);
+  store_if(p.dv0, h, d.a);
+  store_if(p.ddecay, h, d.decay);
+  store_if(p.dthreshold, h, d.threshold);
+  store_if(p.dgain, h, d.gain);
+  store_if(p.dv_reset, h, d.v_reset);
 }
 
 }  // namespace nk::lif

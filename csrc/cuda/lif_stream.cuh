@@ -1,8 +1,9 @@
-// Series in time on their way to the registers of a warp, many steps ahead of the one that runs.
+// Series in time on their way to the registers of a warp, many steps ahead of the one that runs, and on their way back.
 //
 // A warp owns 32 neurons and walks through time in chunks of 16 steps, the span of one word of residual bits. For each series it has a
 // ring of kStages tiles [16 steps x 32 neurons] in shared memory, which asynchronous copies fill while earlier tiles are computed on:
-// a layer of a few thousand neurons has two warps on a multiprocessor, and without copies ahead each step would wait for memory.
+// a layer of a few thousand neurons has two warps on a multiprocessor, and without copies ahead each step would wait for memory. What a
+// chunk makes is left in a tile too, from which it goes out 16 bytes at a time.
 #pragma once
 
 #include "cuda/device.cuh"
@@ -18,7 +19,13 @@ enum Mode : int {
   kNothing = 0,  // there is no such series
   kTiles = 1,    // 16 bytes at a time: neurons lie side by side, and all rows begin at a multiple of 16 bytes
   kLane = 2,     // each lane its own neuron's value, of 4 or 8 bytes
-  kDirect = 3,   // values of 2 bytes that cannot be copied asynchronously: 16 loads at once when the chunk's turn comes
+  kDirect = 3,   // the same of 2 bytes, which no asynchronous copy takes: loads of a chunk, held in registers for the span of a chunk
+};
+
+/// A number that is known when a kernel is compiled.
+template <bool VALUE>
+struct Flag {
+  static constexpr bool value = VALUE;
 };
 
 /// A tensor [T, outer, inner] as Python hands it over: strides in elements; neurons are one dimension if `width` is 0.
@@ -47,67 +54,175 @@ __device__ __forceinline__ X* place(const Series& series, int64_t n, int64_t wid
   return static_cast<X*>(series.first) + at;
 }
 
+/// Two bytes of either kind: which one is the launch's choice, and no other kernel.
+struct Half {
+  uint16_t bits;
+};
+
+/// How values are stored.
+template <class X>
+struct Format {
+  using State = X;
+  __device__ __forceinline__ explicit Format(bool) {}
+  __device__ __forceinline__ X widen(X value) const { return value; }
+  __device__ __forceinline__ void widen(const X (&stored)[kChunk], X (&values)[kChunk]) const {
+    NK_UNROLL
+    for (int k = 0; k < kChunk; ++k) values[k] = stored[k];
+  }
+  __device__ __forceinline__ X narrow(X value) const { return value; }
+  __device__ __forceinline__ uint4 piece(const X* from) const { return *reinterpret_cast<const uint4*>(from); }
+};
+template <>
+struct Format<Half> {
+  using State = float;
+  bool is_float16;
+  __device__ __forceinline__ explicit Format(bool is_float16) : is_float16(is_float16) {}
+  __device__ __forceinline__ float widen(Half value) const {
+    return is_float16 ? device::widen(Float16{value.bits}) : device::widen(Bfloat16{value.bits});
+  }
+  __device__ __forceinline__ void widen(const Half (&stored)[kChunk], float (&values)[kChunk]) const {
+    if (is_float16) {
+      NK_UNROLL
+      for (int k = 0; k < kChunk; ++k) values[k] = device::widen(Float16{stored[k].bits});
+    } else {
+      NK_UNROLL
+      for (int k = 0; k < kChunk; ++k) values[k] = device::widen(Bfloat16{stored[k].bits});
+    }
+  }
+  __device__ __forceinline__ Half narrow(float value) const {
+    return {is_float16 ? device::narrow<Float16>(value).bits : device::narrow<Bfloat16>(value).bits};
+  }
+  template <class To>
+  static __device__ __forceinline__ uint4 piece_of(const float* from) {
+    const float4 a = *reinterpret_cast<const float4*>(from), b = *reinterpret_cast<const float4*>(from + 4);
+    return {pair<To>(a.x, a.y), pair<To>(a.z, a.w), pair<To>(b.x, b.y), pair<To>(b.z, b.w)};
+  }
+  __device__ __forceinline__ uint4 piece(const float* from) const {
+    return is_float16 ? piece_of<Float16>(from) : piece_of<Bfloat16>(from);
+  }
+};
+
+/// Who of a warp copies what of a tile, 16 bytes at a time.
+template <class X>
+struct Pieces {
+  static constexpr int kPiece = 16 / sizeof(X), kPieces = kLanes / kPiece;  // values of a piece, pieces of a row
+  static constexpr int kApart = kLanes / kPieces;                           // steps between two pieces of a lane
+
+  int first, at;  // step and neuron of the first one
+  bool exists;
+
+  __device__ __forceinline__ explicit Pieces(const Here& h)
+      : first(lane() / kPieces), at(lane() % kPieces * kPiece), exists(h.first + at + kPiece <= h.total) {}
+};
+
 /// A ring of tiles of one series.
 template <class X>
 struct Stream {
-  static constexpr int kPiece = 16 / sizeof(X), kPieces = kLanes / kPiece, kBytes = kStages * kChunk * kLanes * sizeof(X);
+  using S = typename Format<X>::State;
+  static constexpr int kBytes = kStages * kChunk * kLanes * sizeof(X);
 
-  const X* mine;    // this lane's neuron
-  const X* origin;  // the first neuron of the warp
+  Pieces<X> pieces;
+  const X *mine, *origin;  // this lane's neuron; that of its pieces
   X* ring;
   int64_t time;
-  int mode, steps, room;  // room: pieces of a row that exist
+  int mode, steps, held_for;  // a stage, or -1
+  X held[kChunk];
   bool exists;
 
   __device__ __forceinline__ Stream(const Series& series, unsigned char* memory, const Here& h, int64_t width, int steps)
-      : mine(place<X>(series, h.exists ? h.n : 0, width)),
-        origin(static_cast<const X*>(series.first) + h.first),
+      : pieces(h),
+        mine(place<X>(series, h.exists ? h.n : 0, width)),
+        origin(static_cast<const X*>(series.first) + h.first + pieces.at),
         ring(reinterpret_cast<X*>(memory)),
         time(series.time),
         mode(series.mode),
-        steps(steps),
-        room(static_cast<int>(min(int64_t{kPieces}, (h.total - h.first) / kPiece))),
+        steps(series.mode == kNothing ? 0 : steps),
+        held_for(-1),
         exists(h.exists) {}
 
-  /// Starts to copy the chunk at step t, if there is one.
-  __device__ __forceinline__ void issue(int t, int stage) const {
+  /// Starts to copy the chunk at step t, if there is one, to a stage; it is there when `issue` was called kStages - 1 times more, each
+  /// followed by a commit, for a warp that waited for all but kStages - 1.
+  __device__ __forceinline__ void issue(int t, int stage) {
+    if (sizeof(X) < 4 && held_for >= 0) {
+      NK_UNROLL
+      for (int k = 0; k < kChunk; ++k) ring[(held_for * kChunk + k) * kLanes + lane()] = held[k];
+      held_for = -1;
+    }
     if (t < 0 || t >= steps) return;
     X* tile = ring + stage * kChunk * kLanes;
     if (mode == kTiles) {
-      constexpr int kApart = kLanes / kPieces;  // steps between two pieces of a lane
-      const int first = lane() / kPieces, piece = lane() % kPieces;
-      const X* from = origin + (t + first) * time + piece * kPiece;
+      const X* from = origin + (t + pieces.first) * time;
       NK_UNROLL
-      for (int k = 0; k < kChunk; k += kApart, from += kApart * time)
-        if (t + first + k < steps && piece < room) copy_async<16>(tile + (first + k) * kLanes + piece * kPiece, from);
-    } else if constexpr (sizeof(X) >= 4) {
-      if (mode == kLane && exists) {
-        const X* from = mine + t * time;
-        NK_UNROLL
-        for (int k = 0; k < kChunk; ++k, from += time)
-          if (t + k < steps) copy_async<sizeof(X)>(tile + k * kLanes + lane(), from);
+      for (int k = 0; k < kChunk; k += Pieces<X>::kApart, from += Pieces<X>::kApart * time)
+        if (pieces.exists && t + pieces.first + k < steps) copy_async<16>(tile + (pieces.first + k) * kLanes + pieces.at, from);
+    } else if (exists) {
+      const X* from = mine + t * time;
+      NK_UNROLL
+      for (int k = 0; k < kChunk; ++k, from += time) {
+        if (t + k >= steps) continue;
+        if constexpr (sizeof(X) >= 4)
+          copy_async<sizeof(X)>(tile + k * kLanes + lane(), from);
+        else
+          held[k] = *from, held_for = stage;
       }
     }
   }
 
-  /// This lane's values of the chunk at step t; what is beyond the last step or the last neuron is zero.
-  __device__ __forceinline__ void take(int t, int stage, X (&values)[kChunk]) const {
-    const int count = exists ? steps - t : 0;
-    if (sizeof(X) >= 4 || mode == kTiles) {
-      const X* tile = ring + stage * kChunk * kLanes + lane();
-      NK_UNROLL
-      for (int k = 0; k < kChunk; ++k) values[k] = k < count ? tile[k * kLanes] : X{};
-    } else {
-      const X* from = mine + t * time;
-      NK_UNROLL
-      for (int k = 0; k < kChunk; ++k, from += time) values[k] = k < count ? *from : X{};
-    }
+  /// This lane's values of a stage. Of steps and neurons that do not exist they are anything.
+  __device__ __forceinline__ void take(int stage, const Format<X>& format, S (&values)[kChunk]) const {
+    if (mode == kNothing) return;
+    X stored[kChunk];
+    const X* tile = ring + stage * kChunk * kLanes + lane();
+    NK_UNROLL
+    for (int k = 0; k < kChunk; ++k) stored[k] = tile[k * kLanes];
+    format.widen(stored, values);
   }
 
-  /// One of them, for the chunk that is not whole.
-  __device__ __forceinline__ X take(int t, int stage, int k) const {
-    if (!exists) return X{};
-    return sizeof(X) >= 4 || mode == kTiles ? ring[(stage * kChunk + k) * kLanes + lane()] : mine[(t + k) * time];
+  /// One of them, for a chunk that is not whole.
+  __device__ __forceinline__ X take(int stage, int k) const { return ring[(stage * kChunk + k) * kLanes + lane()]; }
+};
+
+/// A tile of what a chunk makes of a series.
+template <class X>
+struct Sink {
+  using S = typename Format<X>::State;
+  static constexpr int kBytes = kChunk * kLanes * sizeof(S);
+
+  Pieces<X> pieces;
+  Format<X> format;
+  X *mine, *origin;
+  S* tile;
+  int64_t time;
+  int mode;
+  bool exists;
+
+  __device__ __forceinline__ Sink(const Series& series, unsigned char* memory, const Here& h, int64_t width, const Format<X>& format)
+      : pieces(h),
+        format(format),
+        mine(place<X>(series, h.exists ? h.n : 0, width)),
+        origin(static_cast<X*>(series.first) + h.first + pieces.at),
+        tile(reinterpret_cast<S*>(memory)),
+        time(series.time),
+        mode(series.mode),
+        exists(h.exists) {}
+
+  __device__ __forceinline__ void put(int k, S value) const { tile[k * kLanes + lane()] = value; }
+
+  /// Stores the first steps of the tile as those from step t on.
+  __device__ __forceinline__ void flush(int t, int count) const {
+    __syncwarp();
+    if (mode == kTiles) {
+      X* to = origin + (t + pieces.first) * time;
+      NK_UNROLL
+      for (int k = 0; k < kChunk; k += Pieces<X>::kApart, to += Pieces<X>::kApart * time)
+        if (pieces.exists && pieces.first + k < count)
+          *reinterpret_cast<uint4*>(to) = format.piece(tile + (pieces.first + k) * kLanes + pieces.at);
+    } else if (mode != kNothing && exists) {
+      X* to = mine + t * time;
+      NK_ROLLED
+      for (int k = 0; k < count; ++k, to += time) *to = format.narrow(tile[k * kLanes + lane()]);
+    }
+    __syncwarp();
   }
 };
 
@@ -131,37 +246,9 @@ struct Rows {
   __device__ __forceinline__ X take(int stage) const { return ring[stage * kLanes + lane()]; }
 };
 
-/// Two bytes of either kind: which one is the launch's choice, and no other kernel.
-struct Half {
-  uint16_t bits;
-};
-
-/// How values are stored.
-template <class X>
-struct Format {
-  using State = X;
-  __device__ __forceinline__ explicit Format(bool) {}
-  __device__ __forceinline__ X widen(X value) const { return value; }
-  __device__ __forceinline__ X narrow(X value) const { return value; }
-  __device__ __forceinline__ X spike(bool fires) const { return fires ? X(1) : X(0); }
-};
-template <>
-struct Format<Half> {
-  using State = float;
-  bool is_float16;
-  __device__ __forceinline__ explicit Format(bool is_float16) : is_float16(is_float16) {}
-  __device__ __forceinline__ float widen(Half value) const {
-    const float of_float16 = device::widen(Float16{value.bits}), of_bfloat16 = device::widen(Bfloat16{value.bits});
-    return is_float16 ? of_float16 : of_bfloat16;
-  }
-  __device__ __forceinline__ Half narrow(float value) const {
-    const uint16_t to_float16 = device::narrow<Float16>(value).bits, to_bfloat16 = device::narrow<Bfloat16>(value).bits;
-    return {is_float16 ? to_float16 : to_bfloat16};
-  }
-  __device__ __forceinline__ Half spike(bool fires) const {
-    return {static_cast<uint16_t>(fires ? (is_float16 ? 0x3c00 : 0x3f80) : 0)};
-  }
-};
+/// The larger number; NaN if the first one is.
+__device__ __forceinline__ float at_least(float a, float b) { return larger(a, b); }
+__device__ __forceinline__ double at_least(double a, double b) { return a <= b ? b : a; }
 
 /// A value per neuron, or the number that stands for it.
 template <class T>

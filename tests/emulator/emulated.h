@@ -330,6 +330,10 @@ inline void wait() {
   }
 }
 
+template <class To>
+inline uint32_t pair(float low, float high) {
+  return narrow<To>(low).bits | uint32_t{narrow<To>(high).bits} << 16;
+}
 inline float smaller(float a, float b) { return a < b || std::isnan(a) ? a : b; }
 inline float reciprocal(float a) { return 1 / a; }
 // As wrong as they may be, the one above and the other below.

@@ -11,6 +11,8 @@ from tests import definitions
 from tests.ops import golden
 from tests.ops.agreement import identical, numpy
 
+BACKENDS = ("reference", "cpu", "triton", "cuda")
+
 
 def made(steps, *neurons, dtype=torch.float32, seed=0):
     """Arguments by name, every one a tensor."""

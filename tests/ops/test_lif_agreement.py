@@ -9,6 +9,7 @@ from neurokernels import surrogate
 from neurokernels._core import accuracy
 from tests.ops.agreement import SURROGATES, calls, check, identical, lattice, made, residuals_hold
 
+BACKENDS = ("reference", "cpu", "triton", "cuda")
 RESETS = list(product(("zero", "subtract", "none"), ("reach", "above"), (True, False)))
 
 

@@ -1,11 +1,12 @@
 """The CUDA kernels of LIF, emulated: all options, ways of copying, orders of threads, residuals, mutants."""
 
 import itertools
-import shutil
+from contextlib import nullcontext
 
 import pytest
 import torch
 
+import neurokernels as nk
 from neurokernels._core import backends, tuned
 from neurokernels.ops.lif import cuda as lif
 from neurokernels.ops.lif import rule
@@ -84,6 +85,22 @@ def test_every_order_of_threads(residual, dtype):
             identical(gradient, found[0].gradients[name], name)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_every_order_of_threads_of_the_integrator(dtype):
+    """The same of `leaky_integrate`."""
+    found = []
+    for order, seed in (("forward", 0), ("reverse", 0), ("random", 1), ("random", 2)):
+        with switched_on(EmulatedDriver(order, seed)), nk.backend("cuda"), backends.record() as ran:
+            x = made(100, 64, dtype=dtype).x.requires_grad_()
+            decay = torch.full((64,), 0.9, requires_grad=True)
+            trace = nk.leaky_integrate(x, decay=decay, floor=-0.5)
+            found.append((trace, *torch.autograd.grad((trace * trace.detach().cos()).sum(), (x, decay))))
+        assert ran == [("leaky_integrate", "cuda")] * 2
+    for other in found[1:]:
+        for ours, theirs in zip(other, found[0], strict=True):
+            identical(ours, theirs, "trace or gradient")
+
+
 VIEWS = {
     "time last": lambda x: x.movedim(0, -1).contiguous().movedim(-1, 0),
     "every other neuron": lambda x: torch.stack((x, x), -1).flatten(-2)[..., ::2],
@@ -141,6 +158,20 @@ def test_special_values():
     special_values_hold("cuda")
 
 
+@pytest.mark.parametrize("chosen", ["atan", "fast_sigmoid", "sigmoid"])
+def test_surrogates_far_away(chosen):
+    """Quotients by numbers that have no inverse in single precision are zero, not NaN, and those of NaN are NaN."""
+    x = torch.tensor([[1e15, -1e19, 1e30, torch.inf, -torch.inf, torch.nan]])
+    for backend in ("cuda", "reference"):
+        with nk.backend(backend):
+            leaf = x.clone().requires_grad_()
+            spikes = nk.lif(leaf, decay=0.5, surrogate=chosen).spikes
+            (dx,) = torch.autograd.grad(spikes.sum(), leaf)
+        assert dx[0, :2].abs().max() < 1e-28
+        assert dx[0, 2:5].tolist() == [0.0] * 3
+        assert dx[0, 5].isnan()
+
+
 def test_auto_leaves_large_layers_to_triton(monkeypatch):
     small, large = torch.empty(3, 8192), torch.empty(3, 1 << 17)
     rows = {row.name: row for row in backends.rows("lif")}
@@ -151,30 +182,39 @@ def test_auto_leaves_large_layers_to_triton(monkeypatch):
     )
 
 
+FLUSH = "    if (mode == kTiles) {\n      X* to"
 MUTANTS = {
     "a ring that is not waited for": ("wait<kStages - 1>();", "wait<kStages>();"),
-    "a stage refilled too early": ("xs.take(t, stage, values);", "xs.issue(t + 64, stage), xs.take(t, stage, values);"),
+    "a stage refilled too early": ("xs.take(stage, format, x);", "xs.issue(t + 64, stage), xs.take(stage, format, x);"),
     "a reset that is not one": ("return resets(u) ? target : u;", "return u;"),
-    "bits of two steps in one place": ("neuron.bits(u, left) << 2 * k;", "neuron.bits(u, left) << k;"),
+    "bits of two steps in one place": ("left > 0) << 2 * k;", "left > 0) << k;"),
+    "a tile that goes out before all lanes filled it": (f"    __syncwarp();\n{FLUSH}", FLUSH),
     "bits of another neuron": ("[t / kChunk * r.total + h.n] = word", "[t / kChunk * r.total + (h.n ^ 1)] = word"),
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", MUTANTS)
+# The kernels that the mutants are tried with; compiling all of them would take long.
+INSTANCES = """
+NK_LIF_KERNEL(lif_forward_f32_bits, Forward, 128, (nk::lif::forward<float, nk::lif::kBits>))
+NK_LIF_KERNEL(lif_backward_f32_bits, Backward, 128, nk::lif::backward_bits<float>)
+"""
+
+
+@pytest.mark.parametrize("name", ["none", *MUTANTS])
 def test_mutants(name, tmp_path, monkeypatch):
-    """The same checks see each of these mistakes."""
-    old, new = MUTANTS[name]
-    text = (emulator.ROOT / "csrc/cuda/lif.cu").read_text()
+    """The same check sees each of these mistakes, and nothing in the source that has none."""
+    old, new = MUTANTS.get(name, ("", ""))
+    stream, text = ((emulator.ROOT / "csrc/cuda" / file).read_text() for file in ("lif_stream.cuh", "lif.cu"))
+    text = text.replace('#include "cuda/lif_stream.cuh"', stream.replace("#pragma once", ""))
     assert old in text
-    folder = tmp_path / "csrc"
-    shutil.copytree(emulator.ROOT / "csrc/cuda", folder)
-    source = folder / f"lif_{abs(hash(name))}.cu"
-    instances = "NK_LIF(f32, float)\n"
-    head, _, _ = text.replace(old, new).partition("NK_LIF(f32, float)")
-    source.write_text(head + instances)
+    source = tmp_path / f"mutant{abs(hash(name))}.cu"
+    head, _, _ = (text.replace(old, new) if old else text).partition("#define NK_LIF(")
+    source.write_text(head + INSTANCES)
     monkeypatch.setattr(emulator, "BUILT", tmp_path)
+    monkeypatch.setattr(emulator, "FLAGS", (*emulator.FLAGS, "-O0"))  # the compiler takes longer than the kernels
+    emulator.library(source)  # it compiles
     launch = lif.cuda.launch
     monkeypatch.setattr(lif.cuda, "launch", lambda _, *rest: launch(source.stem, *rest))
-    emulator.library(source)  # outside of what is expected: one that does not compile is not one that is seen
-    with switched_on(EmulatedDriver(folder=folder)), pytest.raises((AssertionError, RuntimeError)):
+    seen = pytest.raises((AssertionError, RuntimeError)) if old else nullcontext()
+    with switched_on(EmulatedDriver("reverse", folder=tmp_path)), seen:
         check("cuda", made(137, 32, learn=False, surrogate="boxcar", residual="bits"))

@@ -9,6 +9,8 @@ from torch.multiprocessing.reductions import StorageWeakRef
 import neurokernels as nk
 from neurokernels._core import backends
 
+BACKENDS = ("reference", "cpu", "triton", "cuda")
+
 STEPS, NEURONS = 100, (8, 16)
 
 

@@ -9,6 +9,8 @@ import neurokernels as nk
 from neurokernels._core import backends
 from tests.ops.agreement import identical, made
 
+BACKENDS = ("reference", "cpu", "triton", "cuda")
+
 INF = math.inf
 
 

@@ -7,6 +7,8 @@ import torch
 import neurokernels as nk
 from tests.ops.agreement import identical
 
+BACKENDS = ("reference", "cpu", "triton", "cuda")
+
 REST = {"decay": 0.8, "refractory": 3, "threshold": 0.7}
 
 

@@ -126,11 +126,24 @@ def _block(total: int, warps: int) -> tuple[tuple[int, int, int], tuple[int, int
     return (-(-total // (_LANES * warps)), 1, 1), (_LANES * warps, 1, 1)
 
 
-def _launch(source: str, name: str, arguments: ctypes.Structure, like: Tensor, total: int, bytes_per_warp: int) -> None:
-    """A warp for 32 neurons, and rings of tiles for each warp."""
+def _launch(
+    source: str,
+    name: str,
+    arguments: ctypes.Structure,
+    like: Tensor,
+    total: int,
+    read: int,
+    written: int,
+    rows: int = 0,
+) -> None:
+    """A warp for 32 neurons, with rings of tiles of what it reads, a tile of what it writes, a ring of rows.
+
+    ``read``, ``written`` and ``rows`` are bytes per neuron, and per step of the first two.
+    """
     warps: int = tuned.choice("lif", like, total)["warps"]
     grid, block = _block(total, warps)
-    cuda.launch(source, name, grid, block, arguments, like, bytes_per_warp * warps)
+    values = _STAGES * rules.CHUNK * read + rules.CHUNK * written + _STAGES * rows
+    cuda.launch(source, name, grid, block, arguments, like, _LANES * values * warps)
 
 
 def forward(
@@ -150,8 +163,8 @@ def forward(
             _series(xs, total, width), _series(spikes, total, width), cuda.pointer(out.membrane),
             cuda.pointer(out.countdown), cuda.pointer(out.residual), cuda.pointer(out.counts),
         )  # fmt: skip
-        ring = _STAGES * rules.CHUNK * _LANES * x.element_size()
-        _launch("lif", f"lif_forward_{_SUFFIX[x.dtype]}_{_KIND[rule.residual]}", arguments, x, total, ring)
+        name = f"lif_forward_{_SUFFIX[x.dtype]}_{_KIND[rule.residual]}"
+        _launch("lif", name, arguments, x, total, x.element_size(), out.membrane.element_size())
     return out
 
 
@@ -188,10 +201,10 @@ def backward(
             cuda.pointer(g_membrane), cuda.pointer(residual), cuda.pointer(used(kept_counts, counts_down(rule))),
             cuda.pointer(table), *map(cuda.pointer, firsts),
         )  # fmt: skip
-        state, ring = residual.element_size(), _STAGES * rules.CHUNK * _LANES
-        tiles = g.element_size() * (1 if x is None else 2) + (state if kind == "membrane" else 0)
-        row = _STAGES * _LANES * (4 if kind == "bits" else rules.compute_dtype(g).itemsize)
-        _launch("lif", f"lif_backward_{_SUFFIX[g.dtype]}_{kind}", arguments, g, total, ring * tiles + row)
+        state = rules.compute_dtype(g).itemsize
+        read = g.element_size() * (1 if x is None else 2) + (state if kind == "membrane" else 0)
+        name = f"lif_backward_{_SUFFIX[g.dtype]}_{kind}"
+        _launch("lif", name, arguments, g, total, read, state, 4 if kind == "bits" else state)
     return outs
 
 
@@ -219,8 +232,8 @@ def leaky_forward(
     with arranged([x], [trace]) as seen:
         arguments = _leaky(seen, x, x.dtype, numbers, has_floor, decay, gain, v0, keep)
         arguments.x, arguments.trace = (_series(s, total, seen.inner or 0) for s in seen.series)
-        ring = _STAGES * rules.CHUNK * _LANES * x.element_size()
-        _launch("leaky", f"leaky_forward_{_SUFFIX[x.dtype]}", arguments, x, total, ring)
+        name = f"leaky_forward_{_SUFFIX[x.dtype]}"
+        _launch("leaky", name, arguments, x, total, x.element_size(), trace.element_size())
     return trace
 
 
@@ -238,6 +251,5 @@ def leaky_backward(
         arguments.g, arguments.x, arguments.trace, arguments.dx = gs, xs, traces, dxs
         arguments.dv0, arguments.ddecay, arguments.dgain = map(cuda.pointer, firsts)
         tiles = g.element_size() * (1 if read[2] is None else 2) + (dtype.itemsize if read[1] is not None else 0)
-        ring = _STAGES * rules.CHUNK * _LANES * tiles
-        _launch("leaky", f"leaky_backward_{_SUFFIX[dtype]}", arguments, g, total, ring)
+        _launch("leaky", f"leaky_backward_{_SUFFIX[dtype]}", arguments, g, total, tiles, g.element_size())
     return outs
