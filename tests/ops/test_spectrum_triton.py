@@ -11,6 +11,7 @@ from neurokernels._core import accuracy, backends, covariance_triton
 from neurokernels._core.covariance_triton import centred, covariance_backward, covariance_forward, rank_update
 from neurokernels.ops.spectrum import reference, triton, triton_limits
 from neurokernels.ops.spectrum.state import SpectrumState
+from tests.ops import matrices
 
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
@@ -101,6 +102,14 @@ def test_eigh_of_the_largest():
     values = torch.arange(1.0, 71) ** -1.2
     a = torch.diag(values) + 1e-4 * symmetric(1, 70)[0] / 70
     check(a.float(), sweeps=4, positive=True)
+
+
+def test_eigh_turns_pairs_down_to_rounding():
+    """Not only down to where no further sweep is asked for: vectors of this one would be 9 eps from orthonormal."""
+    names, a = matrices.zoo(33, torch.float32)
+    a = a[names.index("no diagonal")]
+    found = matrices.errors(a[None], *(t[None] for t in check(a)))
+    assert found["orthogonality"] < 6 * torch.finfo(torch.float32).eps
 
 
 def test_eigh_needs_its_sweeps():

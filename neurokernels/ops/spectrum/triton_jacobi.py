@@ -10,10 +10,11 @@ exclusive or of lanes is one shuffle per element. Column j is held by lane j % 3
 n = 32 the lanes hold several matrices side by side: j ^ r stays within the aligned group of n lanes.
 
 Each pair is also sorted, the longer column first (de Rijk 1989): without it clusters of eigenvalues converge linearly.
-Rotations change nothing once a sweep rotates nothing, so the neighbours of a matrix leave no trace in its result.
+A matrix that is done is left alone while its neighbours go on, so they leave no trace in its result.
 
 Numerics: W is scaled by a power of two; the cosine is formed as 1 - u, rounded once, because errors in
-cos^2 + sin^2 = 1 add up in the norms. Columns are orthogonal to about n eps by the criterion itself.
+cos^2 + sin^2 = 1 add up in the norms. Pairs are turned above a cosine of eps, but only one above (1 + n / 16) eps asks
+for another sweep: the last sweep brings all columns as close as rounding allows.
 
 Sources: Hestenes 1958; Brent and Luk 1985 for parallel rounds; Veselic and Hari 1989 for one side of a definite matrix.
 """
@@ -42,12 +43,12 @@ class Scale(NamedTuple):
 
 
 class Rotation(NamedTuple):
-    """What becomes of a column: ``own * w + other * partner``, its squared norm, and whether anything happened."""
+    """What becomes of a column: ``own * w + other * partner``, its squared norm, and whether to sweep again."""
 
     own: tl.tensor
     other: tl.tensor
     norm: tl.tensor
-    moved: tl.tensor
+    far: tl.tensor
 
 
 # Arithmetic that rounds correctly: float64 operators do, those of float32 only by name -------------------------------
@@ -134,7 +135,7 @@ def scale_of(x):
 
 
 @triton.jit
-def rotation(norm, other, dot, first, tolerance):
+def rotation(norm, other, dot, first, live, turns, stays):
     """The rotation that makes two columns orthogonal, the longer one first. Both partners find the same angle.
 
     Args:
@@ -142,10 +143,13 @@ def rotation(norm, other, dot, first, tolerance):
         other: Squared norm of the partner.
         dot: Their inner product.
         first: Whether this column has the lower index.
-        tolerance: Square of the cosine below which two columns count as orthogonal, times 4.
+        live: Whether the matrix is not done yet; nothing happens to one that is.
+        turns: Square of the cosine above which a pair is turned, times 4.
+        stays: The same above which another sweep follows.
     """
     gap, twice = other - norm, 2 * dot
-    rotates = twice * twice > tolerance * norm * other
+    cross, product = twice * twice, norm * other
+    rotates = live & (cross > turns * product)
     tangent = twice / tl.where(rotates, tl.abs(gap) + tl.sqrt(gap * gap + twice * twice), 1)
     tangent = tl.where((gap < 0) | ((gap == 0) & (first == 0)), -tangent, tangent)
     tangent = tl.where(rotates, tangent, 0.0)
@@ -153,13 +157,13 @@ def rotation(norm, other, dot, first, tolerance):
     h = root(1 + square)
     u = ratio(square, h + h * h)
     cosine, sine = 1 - u, tangent - tangent * u
-    swaps = tl.where(first, gap > 0, gap < 0)
+    swaps = live & tl.where(first, gap > 0, gap < 0)
     change = tangent * dot
     return Rotation(
         tl.where(swaps, sine, cosine),
         tl.where(swaps, cosine, -sine),
         tl.where(swaps, other + change, norm - change),
-        (rotates | swaps).to(tl.int32),
+        (live & (cross > stays * product)).to(tl.int32),
     )
 
 
@@ -225,7 +229,7 @@ def shift_of(ws, js, eps, POSITIVE: tl.constexpr, GROUPS: tl.constexpr, SIZE: tl
 
 
 @triton.jit
-def meet(ws, norms, moved, r, GROUP: tl.constexpr, GROUPS: tl.constexpr, SIZE: tl.constexpr, tolerance):
+def meet(ws, norms, far, r, live, turns, stays, GROUP: tl.constexpr, GROUPS: tl.constexpr, SIZE: tl.constexpr):
     """One round: column j meets column j ^ (r + 32 GROUP)."""
     lane = tl.arange(0, LANES)
     partner = lane ^ r
@@ -236,22 +240,22 @@ def meet(ws, norms, moved, r, GROUP: tl.constexpr, GROUPS: tl.constexpr, SIZE: t
         first = lane < partner
         if GROUP > 0:
             first = tl.full([LANES], k < (k ^ GROUP), tl.int1)
-        turn = rotation(norms[k], tl.gather(norms[k ^ GROUP], partner, 0), dot[k], first, tolerance)
+        turn = rotation(norms[k], tl.gather(norms[k ^ GROUP], partner, 0), dot[k], first, live, turns, stays)
         new_ws = new_ws + (turn.own[None, :] * ws[k] + turn.other[None, :] * others[k],)
         new_norms = new_norms + (turn.norm,)
-        moved |= turn.moved
-    return new_ws, new_norms, moved
+        far |= turn.far
+    return new_ws, new_norms, far
 
 
 @triton.jit
-def sweep(ws, tolerance, SIZE: tl.constexpr, GROUPS: tl.constexpr):
-    """Every column meets every other one once; returns how many columns of the program moved."""
+def sweep(ws, live, turns, stays, SIZE: tl.constexpr, GROUPS: tl.constexpr):
+    """Every column meets every other one once; says in each lane whether its matrix needs another sweep."""
     norms = dots(ws, ws, GROUPS)  # rotations update them; here they are fresh
-    moved = tl.zeros([LANES], tl.int32)
+    far = tl.zeros([LANES], tl.int32)
     for group in tl.static_range(GROUPS):
         for r in range(1 if group == 0 else 0, min(SIZE, LANES.value)):
-            ws, norms, moved = meet(ws, norms, moved, r, group, GROUPS, SIZE, tolerance)
-    return ws, tl.sum(moved, 0)
+            ws, norms, far = meet(ws, norms, far, r, live, turns, stays, group, GROUPS, SIZE)
+    return ws, largest(far, SIZE) > 0
 
 
 @triton.jit
@@ -298,10 +302,10 @@ def eigh_kernel(
         ws = ws + (scaled[k] + tl.where(diagonal, shift[None, :], 0),)
 
     limit = eps * (1 + SIZE / 16)
-    tolerance = 4 * limit * limit
-    done, moved = 0, 1
-    while (done < sweeps) & (moved > 0):
-        ws, moved = sweep(ws, tolerance, SIZE, GROUPS)
+    turns, stays = 4 * eps * eps, 4 * limit * limit
+    done, live = 0, tl.full([LANES], 1, tl.int1)
+    while (done < sweeps) & (tl.max(live.to(tl.int32), 0) > 0):
+        ws, live = sweep(ws, live, turns, stays, SIZE, GROUPS)
         done += 1
 
     norms, values = dots(ws, ws, GROUPS), ()
