@@ -1,9 +1,10 @@
 """The machine code of the CUDA kernels: registers, shared memory, spills, instructions.
 
-    python tools/inspect_cuda.py [--nvrtc [--arch 80 90]] [--json-file FILE]
+    python tools/inspect_cuda.py [--nvrtc [--arch 80 90] [--record FILE]] [--json-file FILE]
 
 Reads the fatbins that nvcc made when neurokernels was installed (sm_80 and sm_90), or, with ``--nvrtc``, compiles the
-sources as a machine without nvcc does at first use, through CuPy. Needs no GPU. Exits with 1 if a kernel spills.
+sources as a machine without nvcc does at first use, through CuPy. A record of an earlier run spares what would be
+compiled from the same sources and headers by the same NVRTC. Needs no GPU. Exits with 1 if a kernel spills.
 """
 
 import json
@@ -65,15 +66,21 @@ def inspected(binary: Path) -> Iterator[Row]:
             )  # fmt: skip
 
 
-def by_nvrtc(source: str, arches: tuple[int, ...]) -> Iterator[Row]:
-    """The kernels of a source, compiled through CuPy for each architecture, and not from the cache."""
-    for capability in (divmod(arch, 10) for arch in arches):
-        with tempfile.TemporaryDirectory() as folder:
-            os.environ["XDG_CACHE_HOME"] = folder
-            binary = Path(folder, f"{source}.cubin")
-            binary.write_bytes(cuda.compiled(source, capability))
-            for row in inspected(binary):
-                yield Row(**asdict(row) | {"arch": "sm_{}{}".format(*capability)})
+def by_nvrtc(source: str, arch: int) -> Iterator[Row]:
+    """The kernels of a source, compiled through CuPy for an architecture, and not from the cache."""
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["XDG_CACHE_HOME"] = folder
+        binary = Path(folder, f"{source}.cubin")
+        binary.write_bytes(cuda.compiled(source, divmod(arch, 10)))
+        for row in inspected(binary):
+            yield Row(**asdict(row) | {"arch": f"sm_{arch}"})
+
+
+def recorded(file: Path, keys: dict[str, str]) -> list[Row]:
+    """The rows of a record that are of what would be compiled now."""
+    record = json.loads(file.read_text())
+    current = {name for name, made_of in keys.items() if record["keys"].get(name) == made_of}
+    return [Row(**row) for row in record["rows"] if f"{row['source']} {row['arch']}" in current]
 
 
 def sources() -> list[str]:
@@ -88,26 +95,40 @@ def _compiler(nvrtc: bool) -> str:
     return f"nvcc {found[1]}" if (found := re.search(r"V([\d.]+)", said)) else "nvcc"
 
 
-def main(nvrtc: bool = False, arch: tuple[int, ...] = (80, 90), json_file: Path | None = None) -> None:
+def main(
+    nvrtc: bool = False,
+    arch: tuple[int, ...] = (80, 90),
+    json_file: Path | None = None,
+    record: Path | None = None,
+) -> None:
     """Prints what the kernels became.
 
     Args:
         nvrtc: Compile with NVRTC, through CuPy, instead of reading what nvcc made.
         arch: Compute capabilities for NVRTC, for example 80 90.
         json_file: Where to write the table.
+        record: Such a table of NVRTC's, for what need not be compiled again.
     """
+    keys: dict[str, str] = {}
+    spared = None
     if nvrtc:
-        rows = [row for source in sources() for row in by_nvrtc(source, arch)]
+        keys = {f"{source} sm_{a}": cuda.made_of(source, divmod(a, 10)) for source in sources() for a in arch}
+        rows = recorded(record, keys) if record else []
+        known = {(row.source, row.arch) for row in rows}
+        left = [(source, a) for source in sources() for a in arch if (source, f"sm_{a}") not in known]
+        rows += [row for source, a in left for row in by_nvrtc(source, a)]
+        spared = f"compiled now: {', '.join(f'{source} sm_{a}' for source, a in left) or 'nothing'}"
     else:
         rows = [row for source in sources() for row in inspected(cuda.SHIPPED / f"{source}.fatbin")]
-    table = Table(*(name.replace("_", " ") for name in Row.__dataclass_fields__))
+    table = Table(*(name.replace("_", " ") for name in Row.__dataclass_fields__), caption=spared)
     for row in rows:
         table.add_row(*map(str, asdict(row).values()), style="red" if row.failed else None)
     Console(width=None if sys.stdout.isatty() else 160).print(table)
     if json_file is not None:
         versions = {"neurokernels": neurokernels.__version__, "compiler": _compiler(nvrtc)}
         json_file.parent.mkdir(parents=True, exist_ok=True)
-        json_file.write_text(json.dumps({"versions": versions, "rows": [asdict(row) for row in rows]}, indent=1) + "\n")
+        made = {"versions": versions, "keys": keys, "rows": [asdict(row) for row in rows]}
+        json_file.write_text(json.dumps(made, indent=1) + "\n")
     if any(row.failed for row in rows):
         sys.exit("; ".join(f"{row.kernel}, {row.arch}: {row.failed}" for row in rows if row.failed))
 

@@ -183,6 +183,15 @@ def _module(source: str, device: int) -> int:
     return _driver().moduleLoadData(code)
 
 
+def made_of(source: str, capability: tuple[int, int]) -> str:
+    """A digest of all that NVRTC makes a cubin of: its own version, options, the source and all headers."""
+    folder = SHIPPED / "csrc"
+    seen = hashlib.sha256(repr((_nvrtc().getVersion(), OPTIONS, capability)).encode())
+    for file in sorted([*folder.glob("*/*.h"), *folder.glob("*/*.cuh"), folder / "cuda" / f"{source}.cu"]):
+        seen.update(file.read_bytes())
+    return seen.hexdigest()[:32]
+
+
 def compiled(source: str, capability: tuple[int, int]) -> bytes:
     """The cubin of a source for a compute capability, by NVRTC, or out of the user's cache folder.
 
@@ -190,13 +199,9 @@ def compiled(source: str, capability: tuple[int, int]) -> bytes:
         RuntimeError: It does not compile; the message has what NVRTC says.
     """
     nvrtc, folder = _nvrtc(), SHIPPED / "csrc"
-    arch = f"-arch=sm_{capability[0]}{capability[1]}"
-    options = (*OPTIONS, arch, f"-I{folder}")
+    options = (*OPTIONS, f"-arch=sm_{capability[0]}{capability[1]}", f"-I{folder}")
     code = (folder / "cuda" / f"{source}.cu").read_text()
-    seen = hashlib.sha256(repr((nvrtc.getVersion(), OPTIONS, arch)).encode())
-    for file in sorted([*folder.glob("*/*.h"), *folder.glob("*/*.cuh"), folder / "cuda" / f"{source}.cu"]):
-        seen.update(file.read_bytes())
-    path = user_folder() / "cuda" / f"{source}-{seen.hexdigest()[:32]}.cubin"
+    path = user_folder() / "cuda" / f"{source}-{made_of(source, capability)}.cubin"
     if path.exists():
         return path.read_bytes()
     program = nvrtc.createProgram(code, f"{source}.cu", (), ())

@@ -14,21 +14,25 @@ from pathlib import Path
 
 import pytest
 
-from neurokernels._core import native
+from neurokernels._core import cuda, native
 
 ROOT = Path(__file__).parents[2]
 TOOL = ROOT / "tools" / "inspect_cuda.py"
 SOURCES = {path.stem: path for path in sorted((ROOT / "csrc" / "cuda").glob("*.cu"))}
-RECORD = json.loads((ROOT / "benchmarks" / "offline" / "cuda.json").read_text())
+OFFLINE = ROOT / "benchmarks" / "offline"
+RECORD = json.loads((OFFLINE / "cuda.json").read_text())
+#: What NVRTC has compiled before is known by a digest of sources, headers and NVRTC; it takes minutes for all.
+SPARED = ("--nvrtc", "--arch", "90", "--record", str(OFFLINE / "nvrtc.json"))
 #: nvcc is asked for more: it takes seconds for each, and installation has taken them already.
 ROUTES = {"nvcc": ("sm_80", "sm_90"), "nvrtc": ("sm_90",)}
 
 
-def inspect(folder, *options):
+def inspect(folder, *options, says=""):
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, str(TOOL), *options, "--json-file", str(folder / "cuda.json")]
+    command = [sys.executable, str(TOOL), *map(str, options), "--json-file", str(folder / "cuda.json")]
     done = subprocess.run(command, env=environment, cwd=folder, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
+    assert says in done.stdout
     return json.loads((folder / "cuda.json").read_text())
 
 
@@ -39,7 +43,7 @@ def made(request, tmp_path_factory):
         pytest.skip("NO NVCC HERE: only NVRTC has compiled the CUDA kernels")
     if request.param == "nvcc":
         assert native.build_reason("cuda") is None, "nvcc is here and has not built the CUDA kernels: make build"
-    options = ["--nvrtc", "--arch", "90"] if request.param == "nvrtc" else []
+    options = SPARED if request.param == "nvrtc" else ()
     return inspect(tmp_path_factory.mktemp("cuda"), *options)["rows"], ROUTES[request.param]
 
 
@@ -79,6 +83,17 @@ def test_the_record_is_of_these_kernels():
     names = {(row["source"], row["kernel"]) for row in RECORD["rows"]}
     assert names == {(name, kernel) for name in SOURCES for kernel in declared(SOURCES[name])}
     assert not [row for row in RECORD["rows"] if row["failed"]]
+
+
+def test_a_changed_source_is_not_taken_from_the_record(tmp_path):
+    """Rows of another digest are compiled, as a launch would, and are those of the record where nothing has changed."""
+    record = json.loads((OFFLINE / "nvrtc.json").read_text())
+    record["keys"]["leaky sm_90"] = "of another source"
+    (tmp_path / "record.json").write_text(json.dumps(record))
+    made = inspect(tmp_path, *SPARED[:3], "--record", tmp_path / "record.json", says="compiled now: leaky sm_90")
+    assert made["keys"] == record["keys"] | {"leaky sm_90": cuda.made_of("leaky", (9, 0))}
+    key = lambda row: (row["source"], row["kernel"])
+    assert sorted(made["rows"], key=key) == sorted(record["rows"], key=key)
 
 
 SPILL = """
