@@ -21,6 +21,7 @@ OPTIMISE = DEBUG if SANITIZE else "-O3"
 FLOATS = "-ffp-contract=off -fno-math-errno -fno-trapping-math"
 # These multiply matrices: fused multiply-adds are half of their speed, and no result of theirs is promised bit for bit.
 EXTRA = dict.fromkeys(("covariance_gram.cpp", "rdm_products.cpp"), "-ffp-contract=fast")
+LONGEST = ("lif_float", "lif_double", "bindings")
 GENCODE = " ".join(f"-gencode arch=compute_{a},code={c}" for a, c in ((80, "sm_80"), (90, "sm_90"), (90, "compute_90")))
 PROBE = "#include <cstdint>\nint main() { return 0; }\n"
 # Clang would bring libomp, a second pool of threads beside torch's libgomp: there the core stays serial.
@@ -94,7 +95,9 @@ class BuildCore(build_ext):
         common = f"-std=c++17 -fPIC -fvisibility=hidden {openmp} {OPTIMISE} {FLOATS} -Wall -Wextra -Icsrc"
         shared = "-bundle -undefined dynamic_lookup" if sys.platform == "darwin" else "-shared"
         user, linker = (os.environ.get(name, "") for name in ("CXXFLAGS", "LDFLAGS"))
-        objects = {source: self.work / source.with_suffix(".o") for source in sorted(Path("csrc").rglob("*.cpp"))}
+        # Those that take longest come first, so that none of them is left for the end, alone.
+        sources = sorted(Path("csrc").rglob("*.cpp"), key=lambda s: (s.stem not in LONGEST, s))
+        objects = {source: self.work / source.with_suffix(".o") for source in sources}
         built = self.work / "_native.so"
         extra = EXTRA | {"bindings.cpp": binding}
         edges = [
