@@ -26,6 +26,7 @@ from torch import Tensor
 
 import neurokernels as nk
 from neurokernels._core import tuned
+from neurokernels._core.covariance_triton import rank_update
 from neurokernels.bench import clocks
 
 #: A candidate has to be so much faster than what the table has.
@@ -85,6 +86,13 @@ def _covariance(size: int, dtype: torch.dtype, device: torch.device) -> tuple[Ca
     return nk.covariance, (_normal(max(2 * size, 64), size, dtype=dtype, device=device),)
 
 
+def _rank_update(size: int, dtype: torch.dtype, device: torch.device) -> tuple[Call, tuple[Tensor, ...]]:
+    """The gradient of x from that of `size` eigenvalues, as `neurokernels.covariance_spectrum` launches it."""
+    samples, units = (2048, max(4 * size, 256)) if device.type == "cuda" else (40, 33)
+    shapes = (samples, size), (size,), (units, size), (samples, units), (units,), ()
+    return rank_update, tuple(_normal(*shape, dtype=dtype, device=device) for shape in shapes)
+
+
 def _eigh(size: int, dtype: torch.dtype, device: torch.device) -> tuple[Call, tuple[Tensor, ...]]:
     a = _normal(256 if device.type == "cuda" else 2, size, size, dtype=dtype, device=device)
     return nk.eigvalsh, (a + a.mT,)  # the signs of vectors are each solver's own
@@ -129,7 +137,12 @@ def _rollout(size: int, dtype: torch.dtype, device: torch.device) -> tuple[Call,
     agents, steps = (1024, 200) if device.type == "cuda" else (3, 4)
     population = nk.evolution.Population.random(agents, hidden=size).to(device)
     mazes = nk.evolution.mazes(64 if device.type == "cuda" else 16).to(device)
-    return lambda _: nk.maze_rollout(population, mazes, steps=steps).goals.sum(), (torch.zeros(1, device=device),)
+    mode = "float" if dtype.is_floating_point else "exact"
+
+    def walked(_: Tensor) -> Tensor:
+        return nk.maze_rollout(population, mazes, steps=steps, mode=mode).goals.sum()
+
+    return walked, (torch.zeros(1, device=device),)
 
 
 def _triton(config: Config) -> str:
@@ -156,6 +169,11 @@ SPACES: dict[str, Space] = {
         _triton, (16, 32, 128, 512, 2048), _covariance, {"tile": (16, 32, 64, 128), "rows": (16, 32, 64), **_TILES},
         (torch.float32, torch.bfloat16), lambda c, dtype: c["tile"] * c["rows"] <= 64 * 64,
     ),
+    "rank_update": Space(
+        _triton, (8, 32, 128, 512), _rank_update,
+        {"rows": (32, 64, 128), "columns": (32, 64, 128), "rank": (16, 32), **_TILES},
+        valid=lambda c, dtype: c["rows"] * c["columns"] <= 64 * 128,
+    ),
     "rdm": Space(
         _triton, (16, 100, 500, 2000), _rdm, {"tile": (16, 32, 64, 128), "depth": (16, 32), **_TILES},
     ),
@@ -178,8 +196,9 @@ SPACES: dict[str, Space] = {
     "searchlight": Space(_triton, (16, 32, 60, 128), _searchlight, {"warps": (1, 2, 4, 8, 16)}),
     "maze_rollout": Space(
         lambda c: c["backend"], (8, 16, 20, 32, 60), _rollout,
-        {"backend": ("cuda", "triton"), "few": (0, 264, 528, 1056), "list_cost": (0, 150, 340, 490, 720)},
-        valid=lambda c, dtype: c["backend"] == "cuda" or (c["few"], c["list_cost"]) == (528, 0),
+        {"backend": ("cuda", "triton"), "few": (0, 264, 528, 1056), "list_cost": (0, 90, 150, 200, 340, 490, 720)},
+        (torch.float32, torch.int8),
+        lambda c, dtype: c["backend"] == "cuda" or (c["few"], c["list_cost"]) == (528, 0),
         tolerance=0.1,  # walks are chaotic: the goals of all agents agree, those of one do not
     ),
     "maze_rollout_triton": Space(
@@ -222,7 +241,8 @@ def measured(op: str, space: Space, dtype: torch.dtype, size: int, device: torch
     """Tries all candidates until the deadline."""
     call, arguments = space.make(size, dtype, device)
     clock = "graph" if device.type == "cuda" else "wall"
-    compute = torch.promote_types(dtype, torch.float32) if op != "lif_triton" and op != "lif" else dtype
+    as_given = op in ("lif", "lif_triton") or not dtype.is_floating_point
+    compute = dtype if as_given else torch.promote_types(dtype, torch.float32)
     present = tuned.choice(op, torch.empty(0, dtype=compute, device=device), size)
     with nk.backend(space.backend(present)):
         expected = _outputs(call, arguments)

@@ -2,12 +2,14 @@
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
-from neurokernels._core import tuned
+import neurokernels as nk
+from neurokernels._core import backends, tuned
 
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "tools"))
@@ -19,16 +21,11 @@ F32, BF16 = torch.float32, torch.bfloat16
 def test_every_key_of_the_table_has_a_space():
     table = json.loads(tuned.TABLE.read_text())
     keys = {row["op"] for row in table["rows"]}
-    assert set(tune.SPACES) <= keys
-    assert keys - set(tune.SPACES) == UNTUNED
+    assert keys == set(tune.SPACES)
     for op, space in tune.SPACES.items():
         tried = [config for dtype in space.dtypes for config in space.candidates(dtype)]
         for row in table["rows"]:
             assert row["op"] != op or set(row["config"]) == set(tried[0])
-
-
-#: The float64 gradient of spectra and what shares a kernel with it: memory decides.
-UNTUNED = {"rank_update"}
 
 
 def test_classes_end_between_the_sizes_and_equal_ones_are_joined():
@@ -60,6 +57,36 @@ def test_rehearsal(tmp_path, capsys):
     assert [row["arch"] for row in rows] == ["sm_00", "any", "any"]
     assert rows[0]["measured"].startswith("rehearsal, ")
     assert "dcca_small float32 10: {'rows': " in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("op", tune.SPACES)
+def test_every_space_has_a_call(op):
+    space = tune.SPACES[op]
+    for dtype in space.dtypes:
+        call, arguments = space.make(space.sizes[0], dtype, torch.device("cpu"))
+        found = tune._outputs(call, arguments)
+        assert found
+        assert all(t.isfinite().all() for t in found)
+        assert tune._agree(found, tune._outputs(call, arguments), 0.0)
+
+
+def test_exact_walks_have_rows_of_their_own():
+    space = tune.SPACES["maze_rollout"]
+    call, arguments = space.make(8, torch.int8, torch.device("cpu"))
+    with nk.backend("cuda"), backends.record() as ran:
+        exact = call(*arguments)
+    assert ran == [("maze_rollout", "cuda")]
+    assert exact.dtype == space.make(8, F32, torch.device("cpu"))[0](*arguments).dtype
+    found = tune.measured(
+        "maze_rollout",
+        replace(space, values={"backend": ("cuda",), "few": (528,), "list_cost": (90,)}),
+        torch.int8,
+        8,
+        torch.device("cpu"),
+        0,
+    )
+    assert found.best == {"backend": "cuda", "few": 528, "list_cost": 90}
+    assert tune.rows("maze_rollout", [found], "sm_90", "GPU")[0]["dtype"] == "int8"
 
 
 def test_a_wrong_candidate_is_not_taken(monkeypatch):
