@@ -6,7 +6,9 @@ ARGS ?=
 
 VENV := .venv
 BIN := $(VENV)/bin
-# Without --no-compile pip compiles every file of torch, of which a tenth is ever imported.
+# Without --no-compile pip compiles every file of torch, of which a tenth is ever imported. Those are compiled once, by
+# whoever imports them first, even where the environment would have every process do it again: tests start hundreds.
+export PYTHONDONTWRITEBYTECODE :=
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --no-compile
 NATIVE := setup.py pyproject.toml neurokernels/_version.py $(shell find csrc -type f)
 
