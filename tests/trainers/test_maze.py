@@ -246,6 +246,7 @@ def test_a_sweep_that_is_stopped_goes_on_to_the_same_bits(
             assert (tmp_path / name / file).read_bytes() == (swept / name / file).read_bytes()
 
 
+@pytest.mark.exhaustive  # the same sweep as in test_dcca_command.py
 def test_several_processes_reach_the_same_numbers_and_arms_can_be_added(
     swept: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):

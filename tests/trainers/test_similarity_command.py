@@ -81,6 +81,7 @@ def test_the_command_trains_evaluates_and_reports(swept: Path):
     assert "| gabor | 30 |" in table
 
 
+@pytest.mark.exhaustive  # the same sweep as in test_dcca_command.py
 def test_another_process_reaches_the_same_numbers_and_seeds_can_be_added(
     swept: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):

@@ -282,6 +282,7 @@ def test_the_command_trains_evaluates_and_reports(swept: Path):
     assert "pgd, strength 1, best target" in table
 
 
+@pytest.mark.exhaustive  # the sweep that is stopped has several, too; test_dcca_command.py adds seeds
 def test_several_processes_reach_the_same_numbers_and_seeds_can_be_added(
     swept: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
