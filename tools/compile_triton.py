@@ -10,15 +10,15 @@ flips spikes.
 """
 
 import hashlib
-import json
 import os
 import re
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from multiprocessing import get_context
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +27,6 @@ os.environ["TRITON_INTERPRET"] = "0"
 import torch
 import triton
 import tyro
-from rich.console import Console
-from rich.table import Table
 from torch import Tensor
 from triton.backends.compiler import GPUTarget
 
@@ -46,6 +44,7 @@ from neurokernels.ops.rsa import loss_triton as similarity
 from neurokernels.ops.rsa import triton as rdm
 from neurokernels.ops.rsa.loss_leaves import Options
 from neurokernels.ops.spectrum import triton as spectrum
+from records import recorded, report
 
 MODULES = (lif, spectrum, covariance, cca, rdm, similarity, searchlight, evolution)
 MANY, FEW = (64, 4096), (4, 50)
@@ -418,15 +417,6 @@ def all_rows(arches: tuple[int, ...], cases: tuple[str, ...], jobs: int, known: 
         yield from found[task]
 
 
-def recorded(file: Path, keys: dict[str, str]) -> list[Row]:
-    """The rows of a record that are of these kernels, by the Triton of now."""
-    record = json.loads(file.read_text())
-    if record["versions"]["triton"] != triton.__version__:
-        return []
-    current = {case for case, made_of in keys.items() if record["keys"].get(case) == made_of}
-    return [Row(**row) for row in record["rows"] if row["case"] in current]
-
-
 def main(
     arch: tuple[int, ...] = (80, 90),
     cases: tuple[str, ...] = tuple(CASES),
@@ -447,20 +437,13 @@ def main(
     if unknown:
         sys.exit(f"cases must be among {', '.join(map(repr, CASES))}, got {unknown[0]!r}")
     keys = {case: key(case) for case in cases}
-    known = recorded(record, keys) if record else []
+    known = (
+        [Row(**row) for row in recorded(record, keys, itemgetter("case"), triton=triton.__version__)] if record else []
+    )
     rows = list(all_rows(arch, cases, jobs, known))
-    table = Table(*(name.replace("_", " ") for name in Row.__dataclass_fields__))
-    for row in rows:
-        table.add_row(*map(str, asdict(row).values()), style="red" if row.failed else None)
-    table.caption = f"{len(known)} of {len(rows)} rows are those of {record}" if record else None
-    Console(width=None if sys.stdout.isatty() else 160).print(table)
-    if json_file is not None:
-        versions = {"neurokernels": neurokernels.__version__, "triton": triton.__version__, "torch": torch.__version__}
-        json_file.parent.mkdir(parents=True, exist_ok=True)
-        content = {"versions": versions, "keys": keys, "rows": [asdict(row) for row in rows]}
-        json_file.write_text(json.dumps(content, indent=1) + "\n")
-    if any(row.failed for row in rows):
-        sys.exit("; ".join(f"{row.case}, {row.kernel}, {row.arch}: {row.failed}" for row in rows if row.failed))
+    caption = f"{len(known)} of {len(rows)} rows are those of {record}" if record else None
+    versions = {"neurokernels": neurokernels.__version__, "triton": triton.__version__, "torch": torch.__version__}
+    report(Row, rows, lambda row: f"{row.case}, {row.kernel}, {row.arch}", versions, keys, caption, json_file)
 
 
 if __name__ == "__main__":

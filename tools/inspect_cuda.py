@@ -7,23 +7,20 @@ sources as a machine without nvcc does at first use, through CuPy. A record of a
 compiled from the same sources and headers by the same NVRTC. Needs no GPU. Exits with 1 if a kernel spills.
 """
 
-import json
 import os
 import re
 import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import tyro
-from rich.console import Console
-from rich.table import Table
 
 import neurokernels
 import sass
 from neurokernels._core import cuda
+from records import recorded, report
 
 
 @dataclass(frozen=True)
@@ -76,13 +73,6 @@ def by_nvrtc(source: str, arch: int) -> Iterator[Row]:
             yield Row(**asdict(row) | {"arch": f"sm_{arch}"})
 
 
-def recorded(file: Path, keys: dict[str, str]) -> list[Row]:
-    """The rows of a record that are of what would be compiled now."""
-    record = json.loads(file.read_text())
-    current = {name for name, made_of in keys.items() if record["keys"].get(name) == made_of}
-    return [Row(**row) for row in record["rows"] if f"{row['source']} {row['arch']}" in current]
-
-
 def sources() -> list[str]:
     """The CUDA sources, as they were installed."""
     return sorted(path.stem for path in (cuda.SHIPPED / "csrc" / "cuda").glob("*.cu"))
@@ -110,27 +100,20 @@ def main(
         record: Such a table of NVRTC's, for what need not be compiled again.
     """
     keys: dict[str, str] = {}
-    spared = None
+    caption = None
     if nvrtc:
-        keys = {f"{source} sm_{a}": cuda.made_of(source, divmod(a, 10)) for source in sources() for a in arch}
-        rows = recorded(record, keys) if record else []
-        known = {(row.source, row.arch) for row in rows}
-        left = [(source, a) for source in sources() for a in arch if (source, f"sm_{a}") not in known]
-        rows += [row for source, a in left for row in by_nvrtc(source, a)]
-        spared = f"compiled now: {', '.join(f'{source} sm_{a}' for source, a in left) or 'nothing'}"
+        wanted = {f"{source} sm_{a}": (source, a) for source in sources() for a in arch}
+        keys = {case: cuda.made_of(source, divmod(a, 10)) for case, (source, a) in wanted.items()}
+        rows = [Row(**row) for row in recorded(record, keys, "{source} {arch}".format_map)] if record else []
+        known = {f"{row.source} {row.arch}" for row in rows}
+        left = [case for case in wanted if case not in known]
+        rows += [row for case in left for row in by_nvrtc(*wanted[case])]
+        caption = f"compiled now: {', '.join(left) or 'nothing'}"
     else:
         rows = [row for source in sources() for row in inspected(cuda.SHIPPED / f"{source}.fatbin")]
-    table = Table(*(name.replace("_", " ") for name in Row.__dataclass_fields__), caption=spared)
-    for row in rows:
-        table.add_row(*map(str, asdict(row).values()), style="red" if row.failed else None)
-    Console(width=None if sys.stdout.isatty() else 160).print(table)
-    if json_file is not None:
-        versions = {"neurokernels": neurokernels.__version__, "compiler": _compiler(nvrtc)}
-        json_file.parent.mkdir(parents=True, exist_ok=True)
-        made = {"versions": versions, "keys": keys, "rows": [asdict(row) for row in rows]}
-        json_file.write_text(json.dumps(made, indent=1) + "\n")
-    if any(row.failed for row in rows):
-        sys.exit("; ".join(f"{row.kernel}, {row.arch}: {row.failed}" for row in rows if row.failed))
+    # nvcc is asked for its version only where that is written: its fatbins can be read without it.
+    versions = {"neurokernels": neurokernels.__version__, "compiler": _compiler(nvrtc)} if json_file else {}
+    report(Row, rows, lambda row: f"{row.kernel}, {row.arch}", versions, keys, caption, json_file)
 
 
 if __name__ == "__main__":

@@ -21,8 +21,7 @@ TOOL = ROOT / "tools" / "inspect_cuda.py"
 SOURCES = {path.stem: path for path in sorted((ROOT / "csrc" / "cuda").glob("*.cu"))}
 OFFLINE = ROOT / "benchmarks" / "offline"
 RECORD = json.loads((OFFLINE / "cuda.json").read_text())
-#: What NVRTC has compiled before is known by a digest of sources, headers and NVRTC; it takes minutes for all.
-SPARED = ("--nvrtc", "--arch", "90", "--record", str(OFFLINE / "nvrtc.json"))
+NVRTC = ("--nvrtc", "--arch", "90")
 #: nvcc is asked for more: it takes seconds for each, and installation has taken them already.
 ROUTES = {"nvcc": ("sm_80", "sm_90"), "nvrtc": ("sm_90",)}
 
@@ -43,7 +42,8 @@ def made(request, tmp_path_factory):
         pytest.skip("NO NVCC HERE: only NVRTC has compiled the CUDA kernels")
     if request.param == "nvcc":
         assert native.build_reason("cuda") is None, "nvcc is here and has not built the CUDA kernels: make build"
-    options = SPARED if request.param == "nvrtc" else ()
+    # What NVRTC has compiled before is known by a digest of sources, headers and NVRTC; it takes minutes for all.
+    options = (*NVRTC, "--record", OFFLINE / "nvrtc.json") if request.param == "nvrtc" else ()
     return inspect(tmp_path_factory.mktemp("cuda"), *options)["rows"], ROUTES[request.param]
 
 
@@ -90,7 +90,7 @@ def test_a_changed_source_is_not_taken_from_the_record(tmp_path):
     record = json.loads((OFFLINE / "nvrtc.json").read_text())
     record["keys"]["leaky sm_90"] = "of another source"
     (tmp_path / "record.json").write_text(json.dumps(record))
-    made = inspect(tmp_path, *SPARED[:3], "--record", tmp_path / "record.json", says="compiled now: leaky sm_90")
+    made = inspect(tmp_path, *NVRTC, "--record", tmp_path / "record.json", says="compiled now: leaky sm_90")
     assert made["keys"] == record["keys"] | {"leaky sm_90": cuda.made_of("leaky", (9, 0))}
     key = lambda row: (row["source"], row["kernel"])
     assert sorted(made["rows"], key=key) == sorted(record["rows"], key=key)
